@@ -1,1 +1,17 @@
-//! Placeholder.
+//! The devices of a microVM, each a state machine that knows nothing of KVM or of the others.
+//!
+//! A device takes register accesses and gives back values, and asks for what it needs from outside through
+//! a trait declared here: [`Interrupt`] to raise its line, [`ioapic::Router`] to say where a line leads.
+//! Whoever owns a device decides how it is locked and which thread calls it.
+//!
+//! Everything that arrives through a register is the guest's, and the guest is hostile: no access panics,
+//! allocates without a bound or loops on a guest's number.
+#![forbid(unsafe_code)]
+
+pub mod ioapic;
+pub mod power;
+pub mod serial;
+
+mod interrupt;
+
+pub use interrupt::Interrupt;

@@ -1,0 +1,98 @@
+use super::*;
+use proptest::prelude::*;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+#[derive(Clone, Default)]
+struct Counter(Arc<AtomicUsize>);
+
+impl Interrupt for Counter {
+    fn signal(&self) -> io::Result<()> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+struct Broken;
+
+impl Interrupt for Broken {
+    fn signal(&self) -> io::Result<()> {
+        Err(io::Error::other("no line"))
+    }
+}
+
+const DATA: u8 = 0;
+const IER: u8 = 1;
+const MCR: u8 = 4;
+const LSR: u8 = 5;
+
+#[test]
+fn what_the_guest_sends_waits_for_the_owner() {
+    let mut port = SerialPort::new(Counter::default());
+    for byte in b"hello" {
+        port.write(DATA, *byte);
+    }
+    assert_eq!(port.output_len(), 5);
+    assert_eq!(port.take_output(Vec::with_capacity(64)), b"hello");
+    assert_eq!(port.output_len(), 0);
+    port.write(DATA, b'!');
+    assert_eq!(port.take_output(vec![1, 2, 3]), b"!", "what was handed in does not show up");
+    assert_eq!(port.take_output(Vec::new()), b"", "and is not sent later");
+}
+
+#[test]
+fn input_stops_at_the_fifo_and_goes_on_when_the_guest_reads() {
+    let mut port = SerialPort::new(Counter::default());
+    assert_eq!(port.receive(&[b'x'; 100]), 64);
+    assert_eq!(port.receive(b"y"), 0);
+    assert_eq!(port.read(LSR) & 1, 1, "data ready");
+    assert_eq!(port.read(DATA), b'x');
+    assert_eq!(port.receive(b"yz"), 1);
+    let rest: Vec<u8> = (0..64).map(|_| port.read(DATA)).collect();
+    assert_eq!(rest.iter().filter(|byte| **byte == b'x').count(), 63);
+    assert_eq!(rest.last(), Some(&b'y'));
+    assert_eq!(port.read(LSR) & 1, 0, "no more data");
+}
+
+#[test]
+fn the_line_rises_for_input_once_the_guest_enables_it() {
+    let line = Counter::default();
+    let mut port = SerialPort::new(line.clone());
+    port.receive(b"a");
+    assert_eq!(line.0.load(Ordering::Relaxed), 0);
+    port.write(IER, 1);
+    assert_eq!(line.0.load(Ordering::Relaxed), 1, "what had arrived before is not forgotten");
+}
+
+#[test]
+fn loopback_refuses_input() {
+    let mut port = SerialPort::new(Counter::default());
+    port.write(MCR, 0x10);
+    assert_eq!(port.receive(b"a"), 0);
+    port.write(MCR, 0);
+    assert_eq!(port.receive(b"a"), 1);
+}
+
+#[test]
+fn a_broken_line_loses_no_byte() {
+    let mut port = SerialPort::new(Broken);
+    port.write(IER, 3);
+    port.write(DATA, b'a');
+    assert_eq!(port.receive(b"bc"), 2);
+    assert_eq!(port.take_output(Vec::new()), b"a");
+    assert_eq!([port.read(DATA), port.read(DATA)], *b"bc");
+}
+
+proptest! {
+    /// Any sequence of accesses: no panic, and never more output than accesses.
+    #[test]
+    fn any_register_sequence(accesses in prop::collection::vec((any::<bool>(), any::<u8>(), any::<u8>()), 0..400)) {
+        let mut port = SerialPort::new(Counter::default());
+        for (is_write, offset, value) in &accesses {
+            if *is_write { port.write(*offset, *value) } else { port.read(*offset); }
+            prop_assert!(port.receive(&[*value]) <= 1);
+        }
+        prop_assert!(port.output_len() <= accesses.len());
+    }
+}
