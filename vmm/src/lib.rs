@@ -1,1 +1,56 @@
-//! Placeholder.
+//! A minimal microVM monitor on KVM, as a library.
+//!
+//! Describe a VM ([`Vm::builder`]), build it, start it, wait for how its guest's run ends:
+//!
+//! ```no_run
+//! use firecrest_vmm::{Console, Exit, Kernel, Vm};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let vm = Vm::builder()
+//!     .memory_mib(128)
+//!     .vcpus(1)
+//!     .kernel(Kernel::open("vmlinux")?.cmdline("console=ttyS0").initrd("initrd.cpio")?)
+//!     .console(Console::to(std::io::stdout()))
+//!     .build()?;
+//! match vm.start()?.wait()? {
+//!     Exit::PowerOff | Exit::Reset(_) => println!("done"),
+//!     exit => println!("{exit}"),
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! What an embedding process can rely on:
+//! - Any number of VMs, from any threads. Nothing is process-wide: no static state, no signal handler, no
+//!   setting of the caller's threads is changed.
+//! - Dropping a [`Vm`] or [`Running`] leaves nothing behind: no thread, descriptor or mapping.
+//! - Whatever the caller gives is checked by [`Builder::build`] before anything is started, and refused with
+//!   an error that names the thing and the value.
+//! - Whatever the guest does ends its own run at most, and [`Running::wait`] says how.
+//! - Events of note go to the `log` facade.
+
+mod builder;
+mod console;
+mod error;
+mod exit;
+mod interrupt;
+mod kernel;
+mod kvm;
+mod lifecycle;
+mod memory;
+mod platform;
+mod vcpu;
+mod vm;
+mod x86_64;
+
+pub mod host;
+
+pub use builder::Builder;
+pub use console::{Console, ConsoleInput};
+pub use error::{BuildError, KernelError, StartError, StateError, WaitError};
+pub use exit::{Crash, CrashReason, Exit, Registers, ResetCause};
+pub use firecrest_boot::{ImageError, PlanError, Protocol};
+pub use kernel::Kernel;
+pub use kvm::KvmError;
+pub use memory::{HugePages, MAX_BYTES, MIN_BYTES, Memory, MemoryError, Placed};
+pub use vm::{Running, StopHandle, Vm};

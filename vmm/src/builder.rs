@@ -1,0 +1,210 @@
+//! From a description to a VM that is ready to start.
+//!
+//! The description is checked and planned before anything of the host is used. What is then made is owned
+//! from the moment it exists, so that giving up half-way leaves nothing behind.
+//!
+//! The order in which KVM is asked matters: memory slots, then the split irqchip, then vCPUs. In this order
+//! no ioctl waits for an SRCU grace period; see ARCHITECTURE.md.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use firecrest_boot::{Machine, Plan, Request, layout, plan};
+use kvm_bindings::{KVM_CAP_SPLIT_IRQCHIP, kvm_enable_cap, kvm_userspace_memory_region};
+use kvm_ioctls::{Kvm, VcpuFd, VmFd};
+
+use crate::console::{Console, Port};
+use crate::error::BuildError;
+use crate::interrupt::{IrqLine, Routes};
+use crate::kernel::Kernel;
+use crate::kvm::{self, KvmError};
+use crate::lifecycle::Lifecycle;
+use crate::memory::{Memory, Ram};
+use crate::platform::Platform;
+use crate::vcpu::Vcpu;
+use crate::vm::{Shared, Vm};
+use crate::x86_64;
+
+/// Guest memory unless the builder is told otherwise, in MiB.
+const DEFAULT_MEMORY_MIB: u64 = 128;
+
+/// Describes a VM. Made by [`Vm::builder`].
+#[derive(Debug)]
+pub struct Builder {
+    memory: Memory,
+    vcpus: usize,
+    kernel: Option<Kernel>,
+    console: Console,
+    kick_signal: i32,
+    kvm_device: PathBuf,
+}
+
+impl Builder {
+    pub(crate) fn new() -> Self {
+        Self {
+            memory: Memory::mib(DEFAULT_MEMORY_MIB),
+            vcpus: 1,
+            kernel: None,
+            console: Console::discard(),
+            kick_signal: libc::SIGRTMIN(),
+            kvm_device: PathBuf::from(kvm::DEVICE),
+        }
+    }
+
+    /// Sets the guest's memory in MiB; 128 unless set.
+    #[must_use]
+    pub fn memory_mib(self, mib: u64) -> Self {
+        self.memory(Memory::mib(mib))
+    }
+
+    /// Sets the guest's memory and what backs it.
+    #[must_use]
+    pub fn memory(mut self, memory: Memory) -> Self {
+        self.memory = memory;
+        self
+    }
+
+    /// Sets the number of vCPUs, 1 to 64; 1 unless set.
+    #[must_use]
+    pub fn vcpus(mut self, count: usize) -> Self {
+        self.vcpus = count;
+        self
+    }
+
+    /// Sets the kernel to boot.
+    #[must_use]
+    pub fn kernel(mut self, kernel: Kernel) -> Self {
+        self.kernel = Some(kernel);
+        self
+    }
+
+    /// Sets where the serial console leads; nowhere unless set.
+    #[must_use]
+    pub fn console(mut self, console: Console) -> Self {
+        self.console = console;
+        self
+    }
+
+    /// Sets the signal that interrupts a vCPU's thread; `SIGRTMIN` unless set.
+    ///
+    /// It is only ever sent to threads of the VM, which block it; the process's handler for it, if there is
+    /// one, stays as it is and never runs for it. The choice matters only to those who watch signals from
+    /// outside.
+    #[must_use]
+    pub fn kick_signal(mut self, signal: i32) -> Self {
+        self.kick_signal = signal;
+        self
+    }
+
+    /// Sets the KVM device's path; `/dev/kvm` unless set.
+    #[must_use]
+    pub fn kvm_device(mut self, path: impl Into<PathBuf>) -> Self {
+        self.kvm_device = path.into();
+        self
+    }
+
+    /// Checks the description and builds the VM, without running any of it.
+    ///
+    /// # Errors
+    /// What in the description cannot be, or what the host cannot give, by name and value. Nothing is left
+    /// behind.
+    pub fn build(self) -> Result<Vm, BuildError> {
+        let kernel = self.kernel.ok_or(BuildError::NoKernel)?;
+        let vcpus = vcpu_count(self.vcpus, usize::from(layout::MAX_VCPUS))?;
+        check_kick_signal(self.kick_signal)?;
+        let layout = self.memory.layout()?;
+        let plan = plan(&Request {
+            image: &kernel.source.image,
+            protocol: kernel.protocol,
+            initrd_len: kernel.initrd.as_ref().map(|initrd| initrd.len),
+            cmdline: &kernel.cmdline,
+            machine: Machine { ram: &layout, vcpus, devices: &[] },
+        })?;
+
+        let kvm = kvm::open(&self.kvm_device)?;
+        vcpu_count(self.vcpus, kvm.get_max_vcpus())?;
+        let ram = Ram::map(self.memory, &layout)?;
+        load(&ram, &plan, &kernel)?;
+        let fd = Arc::new(create_vm(&kvm, &ram)?);
+
+        let line = IrqLine::new(&fd, layout::SERIAL_GSI)?;
+        let serial = Port::new(line, !self.console.has_output())
+            .map_err(|source| BuildError::Host { what: "an eventfd", source })?;
+        let serial = Arc::new(serial);
+        let platform = Arc::new(Platform::new(Arc::clone(&serial), Routes(Arc::clone(&fd))));
+        let lifecycle = Lifecycle::new(usize::from(vcpus), self.kick_signal);
+        let shared = Arc::new(Shared::new(lifecycle, serial));
+        let vcpus = create_vcpus(&kvm, &fd, vcpus, &plan, self.kick_signal)?
+            .map(|(index, fd)| Vcpu::new(index, fd, Arc::clone(&platform), Arc::clone(&shared)))
+            .collect();
+        Ok(Vm { shared, vcpus, console: self.console, fd, ram })
+    }
+}
+
+fn vcpu_count(count: usize, max: usize) -> Result<u8, BuildError> {
+    let max = max.min(usize::from(layout::MAX_VCPUS));
+    match u8::try_from(count) {
+        Ok(vcpus @ 1..) if count <= max => Ok(vcpus),
+        _ => Err(BuildError::Vcpus { count, max }),
+    }
+}
+
+fn check_kick_signal(signal: i32) -> Result<(), BuildError> {
+    let real_time = libc::SIGRTMIN()..=libc::SIGRTMAX();
+    let usable = real_time.contains(&signal) || [libc::SIGUSR1, libc::SIGUSR2].contains(&signal);
+    if usable { Ok(()) } else { Err(BuildError::KickSignal { signal }) }
+}
+
+fn load(ram: &Ram, plan: &Plan, kernel: &Kernel) -> Result<(), BuildError> {
+    for segment in &plan.segments {
+        ram.load(&kernel.source.file, segment.file_offset, segment.guest_addr, segment.file_len)?;
+    }
+    if let (Some(initrd), Some(address)) = (&kernel.initrd, plan.initrd) {
+        ram.load(&initrd.file, 0, address, initrd.len)?;
+    }
+    for blob in &plan.blobs {
+        ram.write(blob.guest_addr, &blob.bytes)?;
+    }
+    Ok(())
+}
+
+fn create_vm(kvm: &Kvm, ram: &Ram) -> Result<VmFd, KvmError> {
+    let vm = kvm.create_vm().map_err(KvmError::operation("KVM_CREATE_VM"))?;
+    vm.set_tss_address(x86_64::TSS_ADDRESS).map_err(KvmError::operation("KVM_SET_TSS_ADDR"))?;
+    for (slot, (guest_phys_addr, memory_size, userspace_addr)) in (0..).zip(ram.slots()) {
+        let region =
+            kvm_userspace_memory_region { slot, guest_phys_addr, memory_size, userspace_addr, flags: 0 };
+        // SAFETY: the region is mapped, is only ever accessed through volatile accessors or by the kernel,
+        // and is unmapped after the VM is gone (see the order of the fields of `Vm` and `Running`).
+        unsafe { vm.set_user_memory_region(region) }
+            .map_err(KvmError::operation("KVM_SET_USER_MEMORY_REGION"))?;
+    }
+    let mut split = kvm_enable_cap { cap: KVM_CAP_SPLIT_IRQCHIP, ..Default::default() };
+    split.args = [u64::from(layout::IOAPIC_PINS), 0, 0, 0];
+    vm.enable_cap(&split).map_err(KvmError::operation("KVM_CAP_SPLIT_IRQCHIP"))?;
+    Ok(vm)
+}
+
+fn create_vcpus(
+    kvm: &Kvm,
+    vm: &VmFd,
+    count: u8,
+    plan: &Plan,
+    kick_signal: i32,
+) -> Result<impl Iterator<Item = (u8, VcpuFd)>, KvmError> {
+    let mut fds = Vec::with_capacity(usize::from(count));
+    for index in 0..count {
+        fds.push(vm.create_vcpu(u64::from(index)).map_err(KvmError::operation("KVM_CREATE_VCPU"))?);
+    }
+    // KVM refuses where the host's TSC is not stable; the guest then has kvm-clock's word alone.
+    let tsc_khz = fds.first().and_then(|fd| fd.get_tsc_khz().ok());
+    let cpuid = x86_64::Template::new(kvm, count, tsc_khz)?;
+    for (index, fd) in (0..count).zip(&fds) {
+        cpuid.apply(fd, index)?;
+        if index == 0 {
+            x86_64::set_boot_state(fd, &plan.boot_cpu)?;
+        }
+        kvm::open_signal_while_running(fd, kick_signal)?;
+    }
+    Ok((0..count).zip(fds))
+}

@@ -1,0 +1,157 @@
+//! The serial port between the vCPUs on one side and the console's thread and the embedder on the other.
+//!
+//! One lock holds the device and all flags. A vCPU holds it for one register access; it may then wait for
+//! the buffer to be emptied, which pausing and ending the run interrupt ([`Port::set_flow`]).
+
+use std::io;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+use firecrest_devices::serial::SerialPort;
+use vmm_sys_util::eventfd::EventFd;
+
+use crate::interrupt::IrqLine;
+
+/// Above this many bytes of output, a vCPU waits for them to be taken.
+const OUTPUT_LIMIT: usize = 64 << 10;
+
+/// Whether vCPUs may wait here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Flow {
+    /// A vCPU that has filled the buffer waits.
+    Normal,
+    /// It does not: it is wanted in its checkpoint.
+    Released,
+    /// Nor will it ever again, and there is no more input.
+    Ended,
+}
+
+pub(crate) struct Port {
+    state: Mutex<State>,
+    changed: Condvar,
+    /// Wakes the console's thread.
+    wake: EventFd,
+    discard_output: bool,
+}
+
+struct State {
+    uart: SerialPort<IrqLine>,
+    flow: Flow,
+    /// Somebody has input that the FIFO did not take.
+    stalled: bool,
+    /// No vCPU is left: what output there is, is all there will be.
+    closed: bool,
+}
+
+/// What the console's thread finds.
+pub(crate) struct Taken {
+    pub(crate) output: Vec<u8>,
+    pub(crate) closed: bool,
+}
+
+impl Port {
+    pub(crate) fn new(line: IrqLine, discard_output: bool) -> io::Result<Self> {
+        let state = State { uart: SerialPort::new(line), flow: Flow::Normal, stalled: false, closed: false };
+        let wake = EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)?;
+        Ok(Self { state: Mutex::new(state), changed: Condvar::new(), wake, discard_output })
+    }
+
+    /// A vCPU reads a register.
+    pub(crate) fn read(&self, offset: u8) -> u8 {
+        let mut state = self.lock();
+        let value = state.uart.read(offset);
+        self.unstall(&mut state);
+        value
+    }
+
+    /// A vCPU writes a register, and waits where it has filled the buffer.
+    pub(crate) fn write(&self, offset: u8, value: u8) {
+        let mut state = self.lock();
+        let was_empty = state.uart.output_len() == 0;
+        state.uart.write(offset, value);
+        self.unstall(&mut state);
+        if self.discard_output {
+            state.uart.take_output(Vec::new());
+        } else if was_empty && state.uart.output_len() != 0 {
+            self.wake();
+        }
+        while state.uart.output_len() >= OUTPUT_LIMIT && state.flow == Flow::Normal {
+            state = self.wait_for_change(state);
+        }
+    }
+
+    /// Says whether vCPUs may wait here. Once ended, it stays so.
+    pub(crate) fn set_flow(&self, flow: Flow) {
+        let mut state = self.lock();
+        if state.flow != Flow::Ended {
+            state.flow = flow;
+            self.changed.notify_all();
+        }
+    }
+
+    /// No vCPU is left.
+    pub(crate) fn close(&self) {
+        self.lock().closed = true;
+        self.wake();
+    }
+
+    /// The console's thread takes all output, and leaves an empty buffer for more.
+    pub(crate) fn take(&self, empty: Vec<u8>) -> Taken {
+        let mut state = self.lock();
+        let output = state.uart.take_output(empty);
+        if output.len() >= OUTPUT_LIMIT {
+            self.changed.notify_all();
+        }
+        Taken { output, closed: state.closed }
+    }
+
+    /// Offers input, and returns how much was taken. What was not can be offered again after the next wake.
+    pub(crate) fn offer(&self, bytes: &[u8]) -> usize {
+        let mut state = self.lock();
+        let taken = state.uart.receive(bytes);
+        state.stalled |= taken < bytes.len();
+        taken
+    }
+
+    /// Offers input until some of it is taken.
+    pub(crate) fn send(&self, bytes: &[u8]) -> io::Result<usize> {
+        let mut state = self.lock();
+        loop {
+            if state.flow == Flow::Ended {
+                return Err(io::ErrorKind::BrokenPipe.into());
+            }
+            let taken = state.uart.receive(bytes);
+            if taken != 0 || bytes.is_empty() {
+                return Ok(taken);
+            }
+            state.stalled = true;
+            state = self.wait_for_change(state);
+        }
+    }
+
+    /// The descriptor that becomes readable when the console's thread has something to do.
+    pub(crate) fn wake_fd(&self) -> &EventFd {
+        &self.wake
+    }
+
+    /// The guest has touched the port: the FIFO may have room, or loopback be off.
+    fn unstall(&self, state: &mut State) {
+        if std::mem::take(&mut state.stalled) {
+            self.changed.notify_all();
+            self.wake();
+        }
+    }
+
+    fn wake(&self) {
+        // It fails only where the counter is at its maximum, and then the thread is awake.
+        let _: io::Result<()> = self.wake.write(1);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic under the lock has been reported and ends the run; the state is still whole.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait_for_change<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,94 @@
+//! The thread `fc-console`: carries bytes between the serial port and the embedder's reader and writer.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
+
+use super::port::{Port, Taken};
+
+/// The name of the console's thread.
+pub(crate) const THREAD_NAME: &str = "fc-console";
+
+/// Input read at a time, in bytes.
+const INPUT_CHUNK: usize = 256;
+
+/// What the console's thread works on.
+pub(crate) struct Worker {
+    port: Arc<Port>,
+    output: Box<dyn Write + Send>,
+    output_failed: bool,
+    input: Option<File>,
+    /// Input that the port has not taken yet.
+    pending: Vec<u8>,
+}
+
+impl Worker {
+    pub(super) fn new(port: Arc<Port>, output: Box<dyn Write + Send>, input: Option<OwnedFd>) -> Self {
+        Self { port, output, output_failed: false, input: input.map(File::from), pending: Vec::new() }
+    }
+
+    /// Works until the port is closed and all of its output is written.
+    pub(crate) fn run(mut self) {
+        let mut buffer = Vec::new();
+        loop {
+            let Taken { output, closed } = self.port.take(buffer);
+            self.write(&output);
+            let idle = output.is_empty();
+            buffer = output;
+            if idle && closed {
+                return;
+            }
+            if idle {
+                self.wait();
+            }
+        }
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        if bytes.is_empty() || self.output_failed {
+            return;
+        }
+        if let Err(error) = self.output.write_all(bytes).and_then(|()| self.output.flush()) {
+            log::warn!("console output failed, and is discarded from now on: {error}");
+            self.output_failed = true;
+        }
+    }
+
+    /// Waits for output to appear or input to arrive, and passes input on.
+    fn wait(&mut self) {
+        let taken = self.port.offer(&self.pending);
+        self.pending.drain(..taken.min(self.pending.len()));
+        // While the guest has not taken what has been read, no more is read: the sender feels it.
+        let input = self.input.as_ref().filter(|_| self.pending.is_empty()).map(AsRawFd::as_raw_fd);
+        let mut fds = [poll_for_input(self.port.wake_fd().as_raw_fd()), poll_for_input(input.unwrap_or(-1))];
+        // SAFETY: `fds` is an array of that many entries; negative descriptors are ignored.
+        let result = unsafe { libc::poll(fds.as_mut_ptr(), fds.len() as libc::nfds_t, -1) };
+        if result < 0 {
+            return;
+        }
+        let [woken, input] = fds.map(|fd| fd.revents != 0);
+        if woken {
+            // Non-blocking: an error says that there was nothing to take.
+            let _: io::Result<u64> = self.port.wake_fd().read();
+        }
+        if input {
+            self.read();
+        }
+    }
+
+    fn read(&mut self) {
+        let Some(file) = &mut self.input else { return };
+        let mut chunk = [0; INPUT_CHUNK];
+        match file.read(&mut chunk) {
+            Ok(count) if count != 0 => self.pending.extend(chunk.iter().take(count)),
+            Err(error) if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock) => {}
+            // The end of the input, or a terminal that has gone: the same to the guest.
+            Ok(_) | Err(_) => self.input = None,
+        }
+    }
+}
+
+fn poll_for_input(fd: RawFd) -> libc::pollfd {
+    libc::pollfd { fd, events: libc::POLLIN, revents: 0 }
+}

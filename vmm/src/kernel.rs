@@ -1,0 +1,148 @@
+//! A kernel to boot: its image, command line and initrd, and the files that hold them.
+//!
+//! A kernel opened from a path is *mapped* into each guest: the guest's pages are the file's own until the
+//! guest writes them, so guests share them and nothing is copied at the start. It follows that the file must
+//! not be changed in place while a guest runs from it: a guest may then see the change, and a guest that
+//! touches a page of a file that has been truncated ends with
+//! [`CrashReason::MemoryFault`](crate::CrashReason::MemoryFault). Replacing the file (writing another and
+//! renaming it) is harmless. [`Kernel::sealed`] copies the kernel once into memory that nobody can change;
+//! use it where one kernel starts many guests from files that others may write.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::fd::{AsRawFd, FromRawFd};
+use std::path::Path;
+use std::sync::Arc;
+
+use firecrest_boot::{Image, Protocol};
+
+use crate::error::KernelError;
+
+/// A kernel to boot. Cloning it shares the open files.
+#[derive(Clone, Debug)]
+pub struct Kernel {
+    pub(crate) source: Arc<Source>,
+    pub(crate) cmdline: Vec<u8>,
+    pub(crate) initrd: Option<Arc<Initrd>>,
+    pub(crate) protocol: Protocol,
+}
+
+/// An image and the file it was read from.
+#[derive(Debug)]
+pub(crate) struct Source {
+    name: String,
+    pub(crate) file: File,
+    pub(crate) image: Image,
+}
+
+#[derive(Debug)]
+pub(crate) struct Initrd {
+    pub(crate) file: File,
+    pub(crate) len: u64,
+}
+
+impl Kernel {
+    /// Opens an uncompressed ELF kernel (`vmlinux`) or a bzImage.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is no kernel for this kind of machine.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, KernelError> {
+        let path = path.as_ref();
+        let file = File::open(path).map_err(|source| KernelError::Read { path: path.to_owned(), source })?;
+        Self::parse(path.display().to_string(), file)
+    }
+
+    /// Takes a kernel from memory, and keeps it in a sealed memfd.
+    ///
+    /// # Errors
+    /// The bytes are no kernel, or the host has no memory for them.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, KernelError> {
+        let name = "kernel in memory".to_owned();
+        match seal(&mut io::Cursor::new(bytes)) {
+            Ok(file) => Self::parse(name, file),
+            Err(source) => Err(KernelError::Seal { name, source }),
+        }
+    }
+
+    fn parse(name: String, file: File) -> Result<Self, KernelError> {
+        match Image::parse(&file) {
+            Ok(image) => Ok(Self {
+                source: Arc::new(Source { name, file, image }),
+                cmdline: Vec::new(),
+                initrd: None,
+                protocol: Protocol::Auto,
+            }),
+            Err(source) => Err(KernelError::Image { name, source }),
+        }
+    }
+
+    /// The same kernel, its image copied into a memfd that is sealed against every change. The initrd's file
+    /// stays the one it is.
+    ///
+    /// # Errors
+    /// The file cannot be read any more, is no kernel any more, or the host has no memory for it.
+    pub fn sealed(&self) -> Result<Self, KernelError> {
+        let name = self.source.name.clone();
+        let copied = self.source.file.try_clone().and_then(|mut file| {
+            file.seek(SeekFrom::Start(0))?;
+            seal(&mut file)
+        });
+        let file = copied.map_err(|source| KernelError::Seal { name: name.clone(), source })?;
+        Ok(Self { source: Self::parse(name, file)?.source, ..self.clone() })
+    }
+
+    /// Sets the command line. Its length and bytes are checked by [`Builder::build`](crate::Builder::build):
+    /// at most what the kernel's boot protocol allows (2,047 bytes), and no NUL.
+    #[must_use]
+    pub fn cmdline(mut self, cmdline: impl Into<Vec<u8>>) -> Self {
+        self.cmdline = cmdline.into();
+        self
+    }
+
+    /// Opens an initrd (a cpio archive, usually), which is mapped into each guest as the kernel is.
+    ///
+    /// # Errors
+    /// The file cannot be read, is empty, or is not a regular file.
+    pub fn initrd(mut self, path: impl AsRef<Path>) -> Result<Self, KernelError> {
+        let path = path.as_ref();
+        let opened = File::open(path).and_then(|file| Ok((file.metadata()?, file)));
+        let (metadata, file) =
+            opened.map_err(|source| KernelError::Read { path: path.to_owned(), source })?;
+        if !metadata.is_file() {
+            return Err(KernelError::InitrdKind { path: path.to_owned() });
+        }
+        if metadata.len() == 0 {
+            return Err(KernelError::EmptyInitrd { path: path.to_owned() });
+        }
+        self.initrd = Some(Arc::new(Initrd { file, len: metadata.len() }));
+        Ok(self)
+    }
+
+    /// Sets the way the kernel is entered; [`Protocol::Auto`] unless set.
+    #[must_use]
+    pub fn protocol(mut self, protocol: Protocol) -> Self {
+        self.protocol = protocol;
+        self
+    }
+}
+
+/// Copies what is left of `from` into a memfd, and seals it.
+fn seal(from: &mut impl Read) -> io::Result<File> {
+    // SAFETY: the name is a NUL-terminated string; the call makes a new descriptor or fails.
+    let fd = unsafe {
+        libc::memfd_create(c"firecrest-kernel".as_ptr(), libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING)
+    };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor was made just now and is nobody else's.
+    let mut file = unsafe { File::from_raw_fd(fd) };
+    io::copy(from, &mut file)?;
+    file.flush()?;
+    let seals = libc::F_SEAL_SEAL | libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_WRITE;
+    // SAFETY: a descriptor of ours and plain integers.
+    if unsafe { libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, seals) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(file)
+}

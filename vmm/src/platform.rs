@@ -1,0 +1,111 @@
+//! What a guest finds at its I/O ports and in its MMIO gap, and who answers there.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use firecrest_boot::layout;
+use firecrest_devices::ioapic::{self, IoApic};
+use firecrest_devices::power::{self, Register, Request};
+use firecrest_devices::serial;
+
+use crate::console::Port;
+use crate::exit::{CrashReason, Exit, ResetCause};
+use crate::interrupt::Routes;
+
+/// The keyboard controller's command port.
+const PORT_KEYBOARD: u16 = 0x64;
+
+/// What reading a port or an address gives where there is nothing.
+const NOTHING: u8 = 0xff;
+
+/// An access that ends the run.
+#[derive(Debug)]
+pub(crate) enum Ending {
+    Exit(Exit),
+    Crash(CrashReason),
+}
+
+/// The devices that every VM has.
+pub(crate) struct Platform {
+    serial: Arc<Port>,
+    ioapic: Mutex<IoApic<Routes>>,
+}
+
+/// Who answers at a port.
+enum Target {
+    Serial(u8),
+    Power(Register),
+    Nobody,
+}
+
+fn target(port: u16) -> Target {
+    let serial = port.wrapping_sub(layout::PORT_SERIAL);
+    match port {
+        _ if serial < serial::REGISTERS => Target::Serial(serial.to_le_bytes()[0]),
+        PORT_KEYBOARD => Target::Power(Register::KeyboardCommand),
+        layout::PORT_ACPI_SLEEP_CONTROL => Target::Power(Register::SleepControl),
+        layout::PORT_ACPI_SLEEP_STATUS => Target::Power(Register::SleepStatus),
+        layout::PORT_ACPI_RESET => Target::Power(Register::Reset),
+        layout::PORT_PVPANIC => Target::Power(Register::Panic),
+        _ => Target::Nobody,
+    }
+}
+
+impl Platform {
+    pub(crate) fn new(serial: Arc<Port>, routes: Routes) -> Self {
+        Self { serial, ioapic: Mutex::new(IoApic::new(routes)) }
+    }
+
+    /// Port output: `data` holds one or more accesses of `size` bytes, all to `port`.
+    pub(crate) fn port_write(&self, port: u16, size: usize, data: &[u8]) -> Option<Ending> {
+        data.chunks(size.max(1)).flat_map(|access| (port..=u16::MAX).zip(access)).find_map(|(port, byte)| {
+            match target(port) {
+                Target::Serial(offset) => self.serial.write(offset, *byte),
+                Target::Power(register) => {
+                    return power::write(register, *byte).map(|r| Ending::Exit(exit(r)));
+                }
+                Target::Nobody => {}
+            }
+            None
+        })
+    }
+
+    /// Port input: fills `data` with one or more accesses of `size` bytes, all from `port`.
+    pub(crate) fn port_read(&self, port: u16, size: usize, data: &mut [u8]) {
+        data.fill(NOTHING);
+        for (port, byte) in data.chunks_mut(size.max(1)).flat_map(|access| (port..=u16::MAX).zip(access)) {
+            *byte = match target(port) {
+                Target::Serial(offset) => self.serial.read(offset),
+                Target::Power(register) => power::read(register),
+                Target::Nobody => NOTHING,
+            };
+        }
+    }
+
+    /// A write to guest physical address space where there is no memory.
+    pub(crate) fn mmio_write(&self, address: u64, data: &[u8]) -> Option<Ending> {
+        let offset = ioapic_offset(address)?;
+        let result = self.ioapic.lock().unwrap_or_else(PoisonError::into_inner).write(offset, data);
+        result.err().map(|error| Ending::Crash(CrashReason::Routing(error.to_string())))
+    }
+
+    /// A read from guest physical address space where there is no memory.
+    pub(crate) fn mmio_read(&self, address: u64, data: &mut [u8]) {
+        match ioapic_offset(address) {
+            Some(offset) => self.ioapic.lock().unwrap_or_else(PoisonError::into_inner).read(offset, data),
+            None => data.fill(NOTHING),
+        }
+    }
+}
+
+fn ioapic_offset(address: u64) -> Option<u64> {
+    address.checked_sub(layout::IOAPIC_BASE).filter(|offset| *offset < ioapic::SIZE)
+}
+
+fn exit(request: Request) -> Exit {
+    match request {
+        Request::PowerOff => Exit::PowerOff,
+        Request::KeyboardReset => Exit::Reset(ResetCause::Keyboard),
+        Request::AcpiReset => Exit::Reset(ResetCause::Acpi),
+        Request::Panicked => Exit::GuestPanic,
+    }
+}

@@ -1,0 +1,235 @@
+//! A built VM, a running one, and the handles to them.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use firecrest_seccomp::{End, spawn};
+use kvm_ioctls::VmFd;
+
+use crate::builder::Builder;
+use crate::console::{Console, ConsoleInput, Flow, Port, THREAD_NAME};
+use crate::error::{StartError, StateError, WaitError};
+use crate::exit::{Crash, Exit};
+use crate::host::Flavour;
+use crate::lifecycle::{Lifecycle, Outcome};
+use crate::memory::Ram;
+use crate::vcpu::Vcpu;
+
+/// Length of an x86 instruction at most, in bytes.
+const LONGEST_INSTRUCTION: usize = 15;
+
+/// What a VM's threads and handles share. It holds nothing of KVM, so that a handle that is kept keeps no VM.
+pub(crate) struct Shared {
+    lifecycle: Lifecycle,
+    serial: Arc<Port>,
+}
+
+impl Shared {
+    pub(crate) fn new(lifecycle: Lifecycle, serial: Arc<Port>) -> Self {
+        Self { lifecycle, serial }
+    }
+
+    pub(crate) fn lifecycle(&self) -> &Lifecycle {
+        &self.lifecycle
+    }
+
+    /// Ends the run, and lets nobody wait for a vCPU or keep one waiting.
+    pub(crate) fn end(&self, outcome: Outcome) {
+        self.lifecycle.end(outcome);
+        self.serial.set_flow(Flow::Ended);
+    }
+}
+
+/// A VM that is ready to start: everything that can fail on the caller's input has succeeded.
+pub struct Vm {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) vcpus: Vec<Vcpu>,
+    pub(crate) console: Console,
+    /// Before `ram`, as fields are dropped in order: KVM lets go of the memory before it is unmapped.
+    pub(crate) fd: Arc<VmFd>,
+    pub(crate) ram: Ram,
+}
+
+impl Vm {
+    /// Starts describing a VM.
+    #[must_use]
+    pub fn builder() -> Builder {
+        Builder::new()
+    }
+
+    /// Starts the vCPUs, each on a thread of its own, and returns at once.
+    ///
+    /// # Errors
+    /// A thread could not be started; those that had been are stopped again.
+    pub fn start(self) -> Result<Running, StartError> {
+        let Self { shared, vcpus, console, fd, ram } = self;
+        let running = Running { shared, threads: Mutex::new(Threads::default()), _fd: fd, ram };
+        // vCPU 0 first: it is in the guest while the other threads start.
+        let count = vcpus.len();
+        for (started, vcpu) in vcpus.into_iter().enumerate() {
+            if let Err(error) = running.start_vcpu(vcpu) {
+                // Those that never started will not retire by themselves.
+                (started..count).for_each(|index| running.shared.lifecycle.retire(index));
+                return Err(error);
+            }
+        }
+        if let Some(worker) = console.into_worker(&running.shared.serial) {
+            let shared = Arc::clone(&running.shared);
+            let report = move |end| {
+                if let End::Panicked(message) = end {
+                    shared.end(Err(panicked(THREAD_NAME, message)));
+                }
+            };
+            let thread = spawn(THREAD_NAME, move || worker.run(), report)
+                .map_err(|source| StartError { thread: THREAD_NAME.to_owned(), source })?;
+            running.threads().console = Some(thread);
+        }
+        Ok(running)
+    }
+}
+
+impl fmt::Debug for Vm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Vm").field("vcpus", &self.vcpus.len()).field("ram", &self.ram).finish_non_exhaustive()
+    }
+}
+
+/// A VM whose guest runs, or has run. Dropping it stops the guest and joins every thread of the VM.
+pub struct Running {
+    shared: Arc<Shared>,
+    threads: Mutex<Threads>,
+    /// Before `ram`, see [`Vm`].
+    _fd: Arc<VmFd>,
+    ram: Ram,
+}
+
+#[derive(Default)]
+struct Threads {
+    vcpus: Vec<JoinHandle<()>>,
+    console: Option<JoinHandle<()>>,
+}
+
+impl Running {
+    /// Waits for the end of the guest's run, and says how it ended. All threads of the VM have ended then,
+    /// and the console's output is delivered. Can be called again, from any thread.
+    ///
+    /// # Errors
+    /// The monitor itself failed.
+    pub fn wait(&self) -> Result<Exit, WaitError> {
+        let outcome = self.shared.lifecycle.wait();
+        self.settle();
+        outcome.map(|exit| match exit {
+            Exit::Crash(crash) => Exit::Crash(Box::new(self.explain(*crash))),
+            exit => exit,
+        })
+    }
+
+    /// Stops all vCPUs where they are, and returns when they have. Pausing twice is pausing once.
+    ///
+    /// The guest's clocks go on meanwhile, as those of a machine whose operator stopped the CPUs would; a
+    /// guest with kvm-clock is told that it was paused.
+    ///
+    /// # Errors
+    /// [`StateError::Ended`].
+    pub fn pause(&self) -> Result<(), StateError> {
+        self.shared.serial.set_flow(Flow::Released);
+        if self.shared.lifecycle.pause() { Ok(()) } else { Err(StateError::Ended) }
+    }
+
+    /// Lets the vCPUs go on.
+    ///
+    /// # Errors
+    /// [`StateError::Ended`].
+    pub fn resume(&self) -> Result<(), StateError> {
+        self.shared.serial.set_flow(Flow::Normal);
+        if self.shared.lifecycle.resume() { Ok(()) } else { Err(StateError::Ended) }
+    }
+
+    /// A handle that ends the run, for any thread.
+    #[must_use]
+    pub fn stop_handle(&self) -> StopHandle {
+        StopHandle { shared: Arc::clone(&self.shared) }
+    }
+
+    /// The guest's serial input, as a writer for any thread.
+    #[must_use]
+    pub fn console_input(&self) -> ConsoleInput {
+        ConsoleInput(Arc::clone(&self.shared.serial))
+    }
+
+    fn start_vcpu(&self, vcpu: Vcpu) -> Result<(), StartError> {
+        let (index, name) = (vcpu.index(), format!("fc-vcpu{}", vcpu.index()));
+        let (shared, thread) = (Arc::clone(&self.shared), name.clone());
+        let report = move |end| {
+            if let End::Panicked(message) = end {
+                shared.end(Err(panicked(&thread, message)));
+            }
+            shared.lifecycle.retire(usize::from(index));
+        };
+        let handle =
+            spawn(&name, move || vcpu.run(), report).map_err(|source| StartError { thread: name, source })?;
+        self.threads().vcpus.push(handle);
+        Ok(())
+    }
+
+    /// After the end of the run: joins the vCPUs' threads, and then the console's, whose work is then done.
+    fn settle(&self) {
+        let mut threads = self.threads();
+        // A panic of a thread has been caught and reported: joining cannot fail.
+        threads.vcpus.drain(..).for_each(|thread| drop(thread.join()));
+        self.shared.serial.close();
+        if let Some(thread) = threads.console.take() {
+            drop(thread.join());
+        }
+    }
+
+    /// Adds to a crash what its vCPU's thread had no call to find out.
+    fn explain(&self, mut crash: Crash) -> Crash {
+        if let (true, Some(address)) = (crash.instruction.is_empty(), crash.instruction_address) {
+            crash.instruction = self.ram.peek(address, LONGEST_INSTRUCTION);
+        }
+        crash.hint = Flavour::detect().hint();
+        crash
+    }
+
+    fn threads(&self) -> std::sync::MutexGuard<'_, Threads> {
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.shared.end(Ok(Exit::Stopped));
+        self.settle();
+    }
+}
+
+impl fmt::Debug for Running {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Running").field("ended", &self.shared.lifecycle.ended()).finish_non_exhaustive()
+    }
+}
+
+/// Ends a VM's run. Keeping it keeps nothing running: the VM is stopped when its [`Running`] is dropped.
+#[derive(Clone)]
+pub struct StopHandle {
+    shared: Arc<Shared>,
+}
+
+impl StopHandle {
+    /// Ends the run with [`Exit::Stopped`], unless it has ended; [`Running::wait`] then returns.
+    pub fn stop(&self) {
+        self.shared.end(Ok(Exit::Stopped));
+    }
+}
+
+impl fmt::Debug for StopHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("StopHandle")
+    }
+}
+
+fn panicked(thread: &str, message: String) -> WaitError {
+    WaitError::Panicked { thread: thread.to_owned(), message }
+}

@@ -1,0 +1,11 @@
+//! What is x86-64's own: CPUID, the boot CPU's first registers, the state a crash is reported with.
+
+mod cpuid;
+mod registers;
+
+pub(crate) use cpuid::Template;
+pub(crate) use registers::{instruction_address, set_boot_state, snapshot};
+
+/// Where KVM puts the task state segment that Intel CPUs without unrestricted guests need: three pages in
+/// the MMIO gap, below the 4 GiB boundary (`KVM_SET_TSS_ADDR`).
+pub(crate) const TSS_ADDRESS: usize = 0xfffb_d000;
