@@ -1,2 +1,85 @@
-//! x
-fn main() {}
+//! The `firecrest` program: flags to builder, builder to machine, the machine's end to exit status.
+
+mod doctor;
+mod hello;
+mod run;
+mod terminal;
+
+use std::error::Error;
+use std::process::ExitCode;
+
+use lexopt::prelude::*;
+
+const HELP: &str = "\
+Firecrest runs a kernel in a microVM.
+
+Usage:
+  firecrest run --kernel FILE [OPTIONS]   boot a kernel, its serial port on this terminal
+  firecrest hello                         boot the guest that is built into this program
+  firecrest doctor                        say what this host can do, and what to mend
+  firecrest --help | --version
+
+Options of run:
+  -k, --kernel FILE      the kernel: an uncompressed ELF (vmlinux) or a bzImage
+  -i, --initrd FILE      the initial RAM disk
+  -c, --cmdline TEXT     the kernel's command line [console=ttyS0 panic=-1]
+  -m, --memory MIB       memory in MiB, 16 or more [128]
+  -n, --cpus N           virtual CPUs, 1 to 64 [1]
+  -p, --protocol NAME    how the kernel is entered: auto, linux or pvh [auto]
+
+On a terminal, Ctrl-A x ends the guest and Ctrl-A Ctrl-A sends one Ctrl-A; every
+other key goes to the guest. SIGINT, SIGTERM, SIGHUP and SIGQUIT end it, too.
+
+Exit status:
+   0  the guest powered off         16  the guest reset itself
+   1  an error, told on stderr      17  the guest's kernel panicked
+   2  a mistake in the usage        18  the guest crashed
+                                    19  the guest was stopped
+";
+
+fn main() -> ExitCode {
+    let error = match command() {
+        Ok(status) => return ExitCode::from(status),
+        Err(error) => error,
+    };
+    if error.is::<lexopt::Error>() {
+        eprintln!("firecrest: {error} (see firecrest --help)");
+        return ExitCode::from(2);
+    }
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    eprintln!("firecrest: {text}");
+    ExitCode::FAILURE
+}
+
+/// Does what the arguments say; gives the exit status.
+fn command() -> Result<u8, Box<dyn Error>> {
+    let mut args = lexopt::Parser::from_env();
+    let command = match args.next()? {
+        Some(Short('h') | Long("help")) => help,
+        Some(Short('V') | Long("version")) => || say(concat!("firecrest ", env!("CARGO_PKG_VERSION"), "\n")),
+        Some(Value(name)) if name == "run" => return run::run(&mut args),
+        Some(Value(name)) if name == "hello" => hello::hello,
+        Some(Value(name)) if name == "doctor" => doctor::doctor,
+        Some(other) => return Err(other.unexpected().into()),
+        None => return Err(lexopt::Error::from("no command: give run, hello or doctor").into()),
+    };
+    match args.next()? {
+        None => command(),
+        Some(Short('h') | Long("help")) => help(),
+        Some(other) => Err(other.unexpected().into()),
+    }
+}
+
+fn help() -> Result<u8, Box<dyn Error>> {
+    say(HELP)
+}
+
+fn say(text: &str) -> Result<u8, Box<dyn Error>> {
+    std::io::Write::write_all(&mut std::io::stdout(), text.as_bytes())?;
+    Ok(0)
+}

@@ -1,0 +1,94 @@
+//! `firecrest run`: boots a kernel, with its serial port on standard input and output.
+
+use std::error::Error;
+use std::mem::MaybeUninit;
+use std::{io, ptr, thread};
+
+use firecrest_vmm::{Console, Exit, Kernel, Memory, Protocol, StopHandle, Vm};
+use lexopt::prelude::*;
+
+use crate::terminal::{self, RawMode};
+
+/// Reads the options, boots the kernel, waits for its end and says what that was, with an exit status of its own.
+pub fn run(args: &mut lexopt::Parser) -> Result<u8, Box<dyn Error>> {
+    let (mut path, mut initrd, mut protocol) = (None, None, Protocol::Auto);
+    let (mut cmdline, mut memory_mib, mut cpus) = ("console=ttyS0 panic=-1".into(), 128, 1);
+    while let Some(arg) = args.next()? {
+        match arg {
+            Short('k') | Long("kernel") => path = Some(args.value()?),
+            Short('i') | Long("initrd") => initrd = Some(args.value()?),
+            Short('c') | Long("cmdline") => cmdline = args.value()?,
+            Short('m') | Long("memory") => memory_mib = args.value()?.parse()?,
+            Short('n') | Long("cpus") => cpus = args.value()?.parse()?,
+            Short('p') | Long("protocol") => protocol = args.value()?.parse_with(by_name)?,
+            Short('h') | Long("help") => return crate::help(),
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    let path = path.ok_or_else(|| lexopt::Error::from("run needs --kernel FILE"))?;
+
+    let signals = block_signals();
+    let mut kernel = Kernel::open(path)?.cmdline(cmdline.into_encoded_bytes()).protocol(protocol);
+    if let Some(initrd) = initrd {
+        kernel = kernel.initrd(initrd)?;
+    }
+    let builder = Vm::builder().memory(Memory::mib(memory_mib)).vcpus(cpus).kernel(kernel);
+    let vm = builder.console(Console::to(io::stdout())).build()?;
+
+    let raw = RawMode::enter()?;
+    let escapes = raw.is_some();
+    if escapes {
+        eprintln!("firecrest: Ctrl-A x ends the guest");
+    }
+    let running = vm.start()?;
+    let (at_signal, at_escape) = (running.stop_handle(), running.stop_handle());
+    thread::spawn(move || stop_at_signal(&signals, &at_signal));
+    let input = running.console_input();
+    thread::spawn(move || terminal::feed(input, escapes, &at_escape));
+    let exit = running.wait()?;
+    drop((running, raw)); // In this order: the last of the output, then the terminal.
+
+    let status = match exit {
+        Exit::PowerOff => return Ok(0),
+        Exit::Reset(_) => 16,
+        Exit::GuestPanic => 17,
+        Exit::Crash(_) => 18,
+        Exit::Stopped => 19,
+        _ => 1,
+    };
+    eprintln!("firecrest: {exit}");
+    Ok(status)
+}
+
+fn by_name(protocol: &str) -> Result<Protocol, &'static str> {
+    match protocol {
+        "auto" => Ok(Protocol::Auto),
+        "linux" => Ok(Protocol::Linux64),
+        "pvh" => Ok(Protocol::Pvh),
+        _ => Err("give auto, linux or pvh"),
+    }
+}
+
+/// Blocks the signals that ask a program to end, in all threads to come; not those that our caller wants ignored.
+fn block_signals() -> libc::sigset_t {
+    let (mut signals, mut action) = (MaybeUninit::uninit(), MaybeUninit::<libc::sigaction>::zeroed());
+    // SAFETY: all pointers are to values of ours; the set is initialised first, and zero is a valid `sigaction`.
+    unsafe {
+        libc::sigemptyset(signals.as_mut_ptr());
+        for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT] {
+            libc::sigaction(signal, ptr::null(), action.as_mut_ptr());
+            if action.assume_init().sa_sigaction != libc::SIG_IGN {
+                libc::sigaddset(signals.as_mut_ptr(), signal);
+            }
+        }
+        libc::pthread_sigmask(libc::SIG_BLOCK, signals.as_ptr(), ptr::null_mut());
+        signals.assume_init()
+    }
+}
+
+fn stop_at_signal(signals: &libc::sigset_t, stop: &StopHandle) {
+    // SAFETY: both pointers are to values of ours.
+    while unsafe { libc::sigwait(signals, &raw mut *&mut 0) } == 0 {
+        stop.stop();
+    }
+}

@@ -1,0 +1,56 @@
+//! The caller's terminal: raw while the guest has it, as it was before on every way out.
+
+use std::io::{self, IsTerminal, Read, Write};
+use std::mem::MaybeUninit;
+
+use firecrest_vmm::{ConsoleInput, StopHandle};
+
+/// Puts the terminal back when dropped.
+pub struct RawMode(libc::termios);
+
+impl RawMode {
+    /// Makes standard input raw, if it is a terminal.
+    pub fn enter() -> io::Result<Option<Self>> {
+        if !io::stdin().is_terminal() {
+            return Ok(None);
+        }
+        let mut saved = MaybeUninit::<libc::termios>::zeroed();
+        // SAFETY: `saved` has room for the settings; zero is valid for each of their fields, should the call fail.
+        let (result, saved) = unsafe { (libc::tcgetattr(0, saved.as_mut_ptr()), saved.assume_init()) };
+        if result != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let mut raw = saved;
+        // SAFETY: valid settings.
+        unsafe { libc::cfmakeraw(&raw mut raw) };
+        raw.c_oflag = saved.c_oflag; // Messages still get their line ends.
+        set(&raw)?;
+        Ok(Some(Self(saved)))
+    }
+}
+
+impl Drop for RawMode {
+    fn drop(&mut self) {
+        let _ = set(&self.0); // A terminal that is gone needs no restoring.
+    }
+}
+
+fn set(settings: &libc::termios) -> io::Result<()> {
+    // SAFETY: valid settings.
+    let result = unsafe { libc::tcsetattr(0, libc::TCSANOW, settings) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Carries standard input to the guest until either ends; with `escapes`, Ctrl-A x stops the guest.
+pub fn feed(mut guest: ConsoleInput, escapes: bool, stop: &StopHandle) -> io::Result<()> {
+    const CTRL_A: u8 = 1;
+    let mut escaped = false;
+    for byte in io::stdin().lock().bytes() {
+        match (std::mem::take(&mut escaped), byte?) {
+            (false, CTRL_A) if escapes => escaped = true,
+            (true, b'x') => stop.stop(),
+            (_, byte) => guest.write_all(&[byte])?,
+        }
+    }
+    Ok(())
+}
