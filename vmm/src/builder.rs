@@ -201,6 +201,7 @@ fn create_vcpus(
     let cpuid = x86_64::Template::new(kvm, count, tsc_khz)?;
     for (index, fd) in (0..count).zip(&fds) {
         cpuid.apply(fd, index)?;
+        x86_64::set_msrs(fd)?;
         if index == 0 {
             x86_64::set_boot_state(fd, &plan.boot_cpu)?;
         }

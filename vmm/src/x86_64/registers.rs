@@ -23,7 +23,6 @@ const MODE_EXTINT: u32 = 0b111 << 8;
 /// Puts the boot CPU into the state in which it enters the kernel. All other vCPUs start as KVM made them:
 /// waiting for INIT and SIPI, which set their state.
 pub(crate) fn set_boot_state(vcpu: &VcpuFd, state: &CpuState) -> Result<(), KvmError> {
-    set_msrs(vcpu)?;
     set_sregs(vcpu, state)?;
     let regs = kvm_regs {
         rip: state.rip,
@@ -37,7 +36,8 @@ pub(crate) fn set_boot_state(vcpu: &VcpuFd, state: &CpuState) -> Result<(), KvmE
     set_local_apic(vcpu)
 }
 
-fn set_msrs(vcpu: &VcpuFd) -> Result<(), KvmError> {
+/// Sets the MSRs that firmware would have left the same on every CPU, and that INIT does not change.
+pub(crate) fn set_msrs(vcpu: &VcpuFd) -> Result<(), KvmError> {
     let entry = |index, data| kvm_msr_entry { index, data, ..Default::default() };
     let entries = [entry(MSR_MISC_ENABLE, FAST_STRINGS), entry(MSR_MTRR_DEF_TYPE, MTRR_ON_WRITE_BACK)];
     let refused = |errno| KvmError::operation("KVM_SET_MSRS")(kvm_ioctls::Error::new(errno));
