@@ -5,8 +5,7 @@ mod hello;
 mod run;
 mod terminal;
 
-use std::error::Error;
-use std::process::ExitCode;
+use std::{error::Error, io::Write, iter::successors, process::ExitCode};
 
 use lexopt::prelude::*;
 
@@ -28,7 +27,8 @@ Options of run:
   -p, --protocol NAME    how the kernel is entered: auto, linux or pvh [auto]
 
 On a terminal, Ctrl-A x ends the guest and Ctrl-A Ctrl-A sends one Ctrl-A; every
-other key goes to the guest. SIGINT, SIGTERM, SIGHUP and SIGQUIT end it, too.
+other key goes to the guest. SIGINT, SIGTERM, SIGHUP and SIGQUIT end it, too; a
+second one does so at once, whether its output can be written or not.
 
 Exit status:
    0  the guest powered off         16  the guest reset itself
@@ -38,48 +38,40 @@ Exit status:
 ";
 
 fn main() -> ExitCode {
-    let error = match command() {
-        Ok(status) => return ExitCode::from(status),
-        Err(error) => error,
-    };
-    if error.is::<lexopt::Error>() {
-        eprintln!("firecrest: {error} (see firecrest --help)");
-        return ExitCode::from(2);
+    match command() {
+        Ok(status) => ExitCode::from(status),
+        Err(error) if error.is::<lexopt::Error>() => {
+            eprintln!("firecrest: {error} (see firecrest --help)");
+            ExitCode::from(2)
+        }
+        Err(error) => {
+            let causes = successors(Some(&*error as &dyn Error), |cause| (*cause).source());
+            eprintln!("firecrest: {}", causes.map(ToString::to_string).collect::<Vec<_>>().join(": "));
+            ExitCode::FAILURE
+        }
     }
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    eprintln!("firecrest: {text}");
-    ExitCode::FAILURE
 }
 
 /// Does what the arguments say; gives the exit status.
 fn command() -> Result<u8, Box<dyn Error>> {
     let mut args = lexopt::Parser::from_env();
     let command = match args.next()? {
-        Some(Short('h') | Long("help")) => help,
+        Some(Short('h') | Long("help")) => || say(HELP),
         Some(Short('V') | Long("version")) => || say(concat!("firecrest ", env!("CARGO_PKG_VERSION"), "\n")),
         Some(Value(name)) if name == "run" => return run::run(&mut args),
         Some(Value(name)) if name == "hello" => hello::hello,
         Some(Value(name)) if name == "doctor" => doctor::doctor,
         Some(other) => return Err(other.unexpected().into()),
-        None => return Err(lexopt::Error::from("no command: give run, hello or doctor").into()),
+        None => return Err(lexopt::Error::from("give a command: run, hello or doctor").into()),
     };
     match args.next()? {
         None => command(),
-        Some(Short('h') | Long("help")) => help(),
+        Some(Short('h') | Long("help")) => say(HELP),
         Some(other) => Err(other.unexpected().into()),
     }
 }
 
-fn help() -> Result<u8, Box<dyn Error>> {
-    say(HELP)
-}
-
 fn say(text: &str) -> Result<u8, Box<dyn Error>> {
-    std::io::Write::write_all(&mut std::io::stdout(), text.as_bytes())?;
+    std::io::stdout().write_all(text.as_bytes())?;
     Ok(0)
 }

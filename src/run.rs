@@ -1,10 +1,8 @@
 //! `firecrest run`: boots a kernel, with its serial port on standard input and output.
 
-use std::error::Error;
-use std::mem::MaybeUninit;
-use std::{io, ptr, thread};
+use std::{error::Error, io, mem::MaybeUninit, process, ptr, thread};
 
-use firecrest_vmm::{Console, Exit, Kernel, Memory, Protocol, StopHandle, Vm};
+use firecrest_vmm::{Console, Exit, Kernel, Memory, Protocol, Vm};
 use lexopt::prelude::*;
 
 use crate::terminal::{self, RawMode};
@@ -21,7 +19,7 @@ pub fn run(args: &mut lexopt::Parser) -> Result<u8, Box<dyn Error>> {
             Short('m') | Long("memory") => memory_mib = args.value()?.parse()?,
             Short('n') | Long("cpus") => cpus = args.value()?.parse()?,
             Short('p') | Long("protocol") => protocol = args.value()?.parse_with(by_name)?,
-            Short('h') | Long("help") => return crate::help(),
+            Short('h') | Long("help") => return crate::say(crate::HELP),
             other => return Err(other.unexpected().into()),
         }
     }
@@ -41,8 +39,14 @@ pub fn run(args: &mut lexopt::Parser) -> Result<u8, Box<dyn Error>> {
         eprintln!("firecrest: Ctrl-A x ends the guest");
     }
     let running = vm.start()?;
-    let (at_signal, at_escape) = (running.stop_handle(), running.stop_handle());
-    thread::spawn(move || stop_at_signal(&signals, &at_signal));
+    let (at_signal, at_escape, terminal) = (running.stop_handle(), running.stop_handle(), raw.clone());
+    thread::spawn(move || {
+        wait_for(&signals);
+        at_signal.stop();
+        wait_for(&signals); // The output is stuck, it seems.
+        drop(terminal);
+        process::exit(19);
+    });
     let input = running.console_input();
     thread::spawn(move || terminal::feed(input, escapes, &at_escape));
     let exit = running.wait()?;
@@ -60,13 +64,9 @@ pub fn run(args: &mut lexopt::Parser) -> Result<u8, Box<dyn Error>> {
     Ok(status)
 }
 
-fn by_name(protocol: &str) -> Result<Protocol, &'static str> {
-    match protocol {
-        "auto" => Ok(Protocol::Auto),
-        "linux" => Ok(Protocol::Linux64),
-        "pvh" => Ok(Protocol::Pvh),
-        _ => Err("give auto, linux or pvh"),
-    }
+fn by_name(name: &str) -> Result<Protocol, &'static str> {
+    let known = [("auto", Protocol::Auto), ("linux", Protocol::Linux64), ("pvh", Protocol::Pvh)];
+    known.into_iter().find(|known| known.0 == name).map(|known| known.1).ok_or("give auto, linux or pvh")
 }
 
 /// Blocks the signals that ask a program to end, in all threads to come; not those that our caller wants ignored.
@@ -86,9 +86,7 @@ fn block_signals() -> libc::sigset_t {
     }
 }
 
-fn stop_at_signal(signals: &libc::sigset_t, stop: &StopHandle) {
-    // SAFETY: both pointers are to values of ours.
-    while unsafe { libc::sigwait(signals, &raw mut *&mut 0) } == 0 {
-        stop.stop();
-    }
+fn wait_for(signals: &libc::sigset_t) {
+    // SAFETY: both pointers are to values of ours. The call cannot fail.
+    unsafe { libc::sigwait(signals, &raw mut *Box::new(0)) };
 }

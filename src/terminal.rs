@@ -1,24 +1,22 @@
 //! The caller's terminal: raw while the guest has it, as it was before on every way out.
 
-use std::io::{self, IsTerminal, Read, Write};
+use std::io::{self, Read, Write};
 use std::mem::MaybeUninit;
 
 use firecrest_vmm::{ConsoleInput, StopHandle};
 
 /// Puts the terminal back when dropped.
+#[derive(Clone)]
 pub struct RawMode(libc::termios);
 
 impl RawMode {
     /// Makes standard input raw, if it is a terminal.
     pub fn enter() -> io::Result<Option<Self>> {
-        if !io::stdin().is_terminal() {
-            return Ok(None);
-        }
         let mut saved = MaybeUninit::<libc::termios>::zeroed();
-        // SAFETY: `saved` has room for the settings; zero is valid for each of their fields, should the call fail.
+        // SAFETY: `saved` has room for the settings; zero is valid for each of them, should there be none.
         let (result, saved) = unsafe { (libc::tcgetattr(0, saved.as_mut_ptr()), saved.assume_init()) };
         if result != 0 {
-            return Err(io::Error::last_os_error());
+            return Ok(None);
         }
         let mut raw = saved;
         // SAFETY: valid settings.

@@ -92,7 +92,8 @@ fn dropped_while_paused_asleep_or_not_started_leaves_nothing_behind() {
 fn ended_and_dropped_while_another_thread_writes_input() {
     let _alone = alone();
     let before = Held::now();
-    let running = tiny(guests::spin()).console(Console::to(std::io::sink())).build().unwrap().start().unwrap();
+    let running =
+        tiny(guests::spin()).console(Console::to(std::io::sink())).build().unwrap().start().unwrap();
     let mut input = running.console_input();
     // The guest never reads: the writer soon waits for room.
     let writer = thread::spawn(move || std::io::Write::write_all(&mut input, &[b'x'; 100_000]));

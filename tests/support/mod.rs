@@ -2,10 +2,12 @@
 //! what the process holds.
 
 #![allow(dead_code, reason = "every test binary uses a part of it")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects, reason = "tests")]
 
 pub mod elf;
 pub mod guests;
 pub mod process;
+pub mod pty;
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};

@@ -48,6 +48,9 @@ pub fn signals(field: &str) -> u64 {
 }
 
 /// What a machine must give back: file descriptors and threads.
+///
+/// Of the threads, those that belong to a machine by their names, and those without a name of their own, which have that
+/// of the thread that started them. The others are the test harness's, which come and go.
 #[derive(Debug, PartialEq)]
 pub struct Held {
     descriptors: Vec<(String, PathBuf)>,
@@ -57,7 +60,9 @@ pub struct Held {
 impl Held {
     /// What the process holds at this moment.
     pub fn now() -> Self {
-        Self { descriptors: descriptors(), threads: threads() }
+        let own = status("Name");
+        let threads = threads().into_iter().filter(|name| name.starts_with("fc-") || *name == own).collect();
+        Self { descriptors: descriptors(), threads }
     }
 
     /// Asserts that the process is back to this.
