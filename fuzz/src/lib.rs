@@ -1,0 +1,6 @@
+//! What the fuzz targets share with the crates' own tests: kernels to start from, and what must hold.
+
+#[path = "../../boot/tests/support/invariants.rs"]
+pub mod invariants;
+#[path = "../../boot/tests/support/kernels.rs"]
+pub mod kernels;
