@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::cpio::Archive;
 use crate::error::{Error, Result};
-use crate::{args, cache, cargo, debian_kernel, kernel, packages, process};
+use crate::{args, cache, cargo, debian_kernel, files, kernel, packages, process};
 
 const HELP: &str = "\
 Builds the guest initramfs and makes sure of the guest kernels; prints their paths as NAME=PATH lines.
@@ -57,7 +57,7 @@ pub fn ensure() -> Result<PathBuf> {
     // The kernel opens it before init runs.
     archive.character_device("dev/console", 5, 1);
     archive.file("init", 0o755, INIT.as_bytes())?;
-    for script in scripts(&cargo::workspace().join("tests/guest"))? {
+    for script in files::in_directory(&cargo::workspace().join("tests/guest"))? {
         let name = script.file_name().unwrap_or_default().to_string_lossy().into_owned();
         archive.copy(&format!("run/{name}"), &script)?;
     }
@@ -77,16 +77,4 @@ pub fn busybox(archive: &mut Archive) -> Result<()> {
         archive.symlink(&format!("bin/{program}"), "busybox");
     }
     Ok(())
-}
-
-/// The files of a directory in order; none when there is no such directory.
-fn scripts(directory: &Path) -> Result<Vec<PathBuf>> {
-    if !directory.is_dir() {
-        return Ok(Vec::new());
-    }
-    let entries = fs::read_dir(directory).map_err(|error| Error::io("read", directory, &error))?;
-    let mut scripts: Vec<_> =
-        entries.flatten().map(|entry| entry.path()).filter(|path| path.is_file()).collect();
-    scripts.sort();
-    Ok(scripts)
 }

@@ -1,4 +1,5 @@
-//! The guest kernel: built from Debian's kernel sources and `resources/kernel-config`, kept by the content of both.
+//! The guest kernel: built from Debian's kernel sources, `resources/kernel-config` and `resources/kernel-patches`, kept
+//! by the content of all three.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,11 +8,11 @@ use std::time::{Duration, Instant};
 
 use crate::cargo;
 use crate::error::{Error, Result};
-use crate::{args, cache, kconfig, packages, process};
+use crate::{args, cache, files, kconfig, packages, process};
 
 const HELP: &str = "\
-Builds the guest kernel from Debian's linux-source-6.1 and resources/kernel-config: 3 to 6 minutes on two CPUs.
-The result is cached by the content of both. Prints where vmlinux, bzImage and the full configuration are.
+Builds the guest kernel from Debian's linux-source-6.1, resources/kernel-config and resources/kernel-patches: 3 to 6
+minutes on two CPUs. The result is cached by the content of all three. Prints where vmlinux, bzImage and the full configuration are.
 
 Usage: cargo xtask kernel
 ";
@@ -45,14 +46,15 @@ pub fn command(parser: lexopt::Parser) -> Result<u8> {
 
 /// The guest kernel, built if it is not in the cache.
 pub fn ensure() -> Result<Kernel> {
-    let fragment_path = cargo::workspace().join("resources/kernel-config");
-    let fragment =
-        fs::read_to_string(&fragment_path).map_err(|error| Error::io("read", &fragment_path, &error))?;
+    let recipe = Recipe::read()?;
     packages::ensure(packages::KERNEL)?;
     let version = packages::installed_version(SOURCE_PACKAGE)?;
-    let key = cache::Key::of(&[fragment.as_bytes(), version.as_bytes(), RECIPE]);
-    let entry =
-        cache::entry("kernel", &key, |directory| build(&fragment_path, &fragment, &version, directory))?;
+    let mut inputs = vec![recipe.fragment.as_bytes(), version.as_bytes(), RECIPE];
+    inputs.extend(recipe.patches.iter().map(|(_, content)| content.as_slice()));
+    let entry = cache::entry("kernel", &cache::Key::of(&inputs), |directory| {
+        println!("xtask: kernel: building from {SOURCE_PACKAGE} {version}; unpacking");
+        build(&recipe, directory)
+    })?;
     Ok(Kernel {
         vmlinux: entry.join("vmlinux"),
         bzimage: entry.join("bzImage"),
@@ -60,13 +62,37 @@ pub fn ensure() -> Result<Kernel> {
     })
 }
 
-fn build(fragment_path: &Path, fragment: &str, version: &str, directory: &Path) -> Result<()> {
-    println!("xtask: kernel: building from {SOURCE_PACKAGE} {version}; unpacking");
+/// What of this repository goes into the kernel.
+struct Recipe {
+    fragment_path: PathBuf,
+    fragment: String,
+    /// In the order of their names.
+    patches: Vec<(PathBuf, Vec<u8>)>,
+}
+
+impl Recipe {
+    fn read() -> Result<Self> {
+        let resources = cargo::workspace().join("resources");
+        let fragment_path = resources.join("kernel-config");
+        let fragment =
+            fs::read_to_string(&fragment_path).map_err(|error| Error::io("read", &fragment_path, &error))?;
+        let mut patches = Vec::new();
+        for path in files::in_directory(&resources.join("kernel-patches"))? {
+            let content = fs::read(&path).map_err(|error| Error::io("read", &path, &error))?;
+            patches.push((path, content));
+        }
+        Ok(Self { fragment_path, fragment, patches })
+    }
+}
+
+fn build(recipe: &Recipe, directory: &Path) -> Result<()> {
     let tree = directory.join("source");
     fs::create_dir(&tree).map_err(|error| Error::io("create", &tree, &error))?;
     process::run(Command::new("tar").args(["--strip-components=1", "-xf", SOURCE, "-C"]).arg(&tree))?;
-
-    configure(&tree, fragment_path, fragment)?;
+    for (patch, _) in &recipe.patches {
+        process::run(Command::new("patch").args(["--silent", "-p1", "-i"]).arg(patch).current_dir(&tree))?;
+    }
+    configure(&tree, &recipe.fragment_path, &recipe.fragment)?;
     compile(&tree)?;
 
     let mut strip = Command::new("strip");

@@ -10,13 +10,13 @@
 )]
 
 mod args;
-mod artifacts;
 mod cache;
 mod cargo;
 mod cpio;
 mod debian_kernel;
 mod demo;
 mod error;
+mod files;
 mod fuzz;
 mod guest;
 mod kconfig;
