@@ -1,4 +1,4 @@
-//! The guest kernel: built from Debian's kernel sources, `resources/kernel-config` and `resources/kernel-patches`, kept
+//! The guest kernel: built from Debian's kernel sources, as they are, and `resources/kernel-config`, kept
 //! by the content of all three.
 
 use std::fs;
@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use crate::cargo;
 use crate::error::{Error, Result};
-use crate::{args, cache, files, kconfig, packages, process};
+use crate::{args, cache, kconfig, packages, process};
 
 const HELP: &str = "\
-Builds the guest kernel from Debian's linux-source-6.1, resources/kernel-config and resources/kernel-patches: 3 to 6
+Builds the guest kernel from Debian's linux-source-6.1 and resources/kernel-config: 3 to 6
 minutes on two CPUs. The result is cached by the content of all three. Prints where vmlinux, bzImage and the full configuration are.
 
 Usage: cargo xtask kernel
@@ -49,8 +49,7 @@ pub fn ensure() -> Result<Kernel> {
     let recipe = Recipe::read()?;
     packages::ensure(packages::KERNEL)?;
     let version = packages::installed_version(SOURCE_PACKAGE)?;
-    let mut inputs = vec![recipe.fragment.as_bytes(), version.as_bytes(), RECIPE];
-    inputs.extend(recipe.patches.iter().map(|(_, content)| content.as_slice()));
+    let inputs = [recipe.fragment.as_bytes(), version.as_bytes(), RECIPE];
     let entry = cache::entry("kernel", &cache::Key::of(&inputs), |directory| {
         println!("xtask: kernel: building from {SOURCE_PACKAGE} {version}; unpacking");
         build(&recipe, directory)
@@ -66,8 +65,6 @@ pub fn ensure() -> Result<Kernel> {
 struct Recipe {
     fragment_path: PathBuf,
     fragment: String,
-    /// In the order of their names.
-    patches: Vec<(PathBuf, Vec<u8>)>,
 }
 
 impl Recipe {
@@ -76,12 +73,7 @@ impl Recipe {
         let fragment_path = resources.join("kernel-config");
         let fragment =
             fs::read_to_string(&fragment_path).map_err(|error| Error::io("read", &fragment_path, &error))?;
-        let mut patches = Vec::new();
-        for path in files::in_directory(&resources.join("kernel-patches"))? {
-            let content = fs::read(&path).map_err(|error| Error::io("read", &path, &error))?;
-            patches.push((path, content));
-        }
-        Ok(Self { fragment_path, fragment, patches })
+        Ok(Self { fragment_path, fragment })
     }
 }
 
@@ -89,9 +81,6 @@ fn build(recipe: &Recipe, directory: &Path) -> Result<()> {
     let tree = directory.join("source");
     fs::create_dir(&tree).map_err(|error| Error::io("create", &tree, &error))?;
     process::run(Command::new("tar").args(["--strip-components=1", "-xf", SOURCE, "-C"]).arg(&tree))?;
-    for (patch, _) in &recipe.patches {
-        process::run(Command::new("patch").args(["--silent", "-p1", "-i"]).arg(patch).current_dir(&tree))?;
-    }
     configure(&tree, &recipe.fragment_path, &recipe.fragment)?;
     compile(&tree)?;
 

@@ -10,6 +10,7 @@
 )]
 
 mod args;
+mod bench;
 mod cache;
 mod cargo;
 mod cpio;
@@ -44,6 +45,7 @@ Usage: cargo xtask COMMAND [OPTION...]
   kernel    build the guest kernel (vmlinux and bzImage)
   guest     build the guest initramfs, fetch or build the kernels, print their paths
   fuzz      build and run the fuzz targets
+  bench     measure start-up latency beside the ioctl floor and peers
 
 `cargo xtask COMMAND --help` says more. Guest kernels and other slow results are kept in $FIRECREST_CACHE, or else in
 ${XDG_CACHE_HOME:-~/.cache}/firecrest. Debian packages that are missing are installed when root, named otherwise.
@@ -77,6 +79,7 @@ fn dispatch() -> Result<u8> {
         "kernel" => kernel::command(parser),
         "guest" => guest::command(parser),
         "fuzz" => fuzz::command(parser),
+        "bench" => bench::command(parser),
         "help" => {
             print!("{HELP}");
             Ok(0)

@@ -10,19 +10,8 @@ pub const LAB: &[&str] = &["qemu-system-x86", "seabios", "busybox-static"];
 /// What goes into a guest initramfs.
 pub const GUEST: &[&str] = &["busybox-static"];
 /// What building the guest kernel needs; lz4 compresses its bzImage.
-pub const KERNEL: &[&str] = &[
-    "linux-source-6.1",
-    "gcc",
-    "libc6-dev",
-    "make",
-    "flex",
-    "bison",
-    "bc",
-    "libelf-dev",
-    "xz-utils",
-    "lz4",
-    "patch",
-];
+pub const KERNEL: &[&str] =
+    &["linux-source-6.1", "gcc", "libc6-dev", "make", "flex", "bison", "bc", "libelf-dev", "xz-utils", "lz4"];
 
 /// Makes sure that packages are installed.
 ///

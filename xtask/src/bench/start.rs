@@ -31,15 +31,23 @@ struct Contender {
 
 /// Measures all contenders and prints a table.
 pub fn run(runs: usize, peers: &[Peer]) -> Result<()> {
-    let work = cargo::target_directory()?.join("bench-start");
-    fs::create_dir_all(&work).map_err(|error| Error::new(format!("{}: {error}", work.display())))?;
     println!("xtask: bench: building");
-    let firecrest = cargo::release_binary()?;
+    let built = cargo::executables(&["build", "--release", "--bin", "firecrest"])?;
+    let firecrest = cargo::path_of(&built, "firecrest")?;
+    let work = firecrest.with_file_name("bench-start");
+    fs::create_dir_all(&work).map_err(|error| Error::new(format!("{}: {error}", work.display())))?;
     let floor = compile(&work, "floor", &["-O2", "-static", "benches/start/floor.c"])?;
     let guest = compile(
         &work,
         "tiny.elf",
-        &["-nostdlib", "-static", "-no-pie", "-Wl,--build-id=none", "-Wl,-T,benches/start/tiny.ld", "benches/start/tiny.S"],
+        &[
+            "-nostdlib",
+            "-static",
+            "-no-pie",
+            "-Wl,--build-id=none",
+            "-Wl,-T,benches/start/tiny.ld",
+            "benches/start/tiny.S",
+        ],
     )?;
     let mut contenders = vec![
         contender("ioctl floor", 0, move || Command::new(&floor)),
@@ -77,7 +85,10 @@ fn measure(contender: &mut Contender, counted: bool) {
     let ended = process::spawn(&mut command).and_then(|mut child| {
         // Waiting with a limit looks again every so often; a program that has ended by itself during the
         // warm-up is waited for without one.
-        if counted { process::wait(&mut child).map(Some) } else { process::wait_limited(&mut child, LIMIT) }
+        if !counted {
+            return process::wait_limited(&mut child, LIMIT);
+        }
+        child.wait().map(Some).map_err(|error| Error::new(format!("cannot wait for a child: {error}")))
     });
     let seconds = from.elapsed().as_secs_f64();
     match ended {
@@ -105,12 +116,26 @@ fn qemu(guest: &Path) -> Option<Contender> {
     let there = Command::new(program).arg("--version").stdout(Stdio::null()).status().is_ok();
     let guest = guest.to_owned();
     there.then(|| {
-        // isa-debug-exit: what is written, doubled, and one.
-        contender("qemu -M microvm", i32::from(0xfe_u8) * 2 + 1 & 0xff, move || {
+        // isa-debug-exit gives what is written, doubled, and one: of 0xfe, in a byte, that is this.
+        contender("qemu -M microvm", 0xfd, move || {
             let mut command = Command::new(program);
             command
-                .args(["-M", "microvm,acpi=off,pit=off,pic=off,rtc=off,auto-kernel-cmdline=off", "-accel", "kvm"])
-                .args(["-cpu", "host", "-m", "128", "-nodefaults", "-no-user-config", "-nographic", "-no-reboot"])
+                .args([
+                    "-M",
+                    "microvm,acpi=off,pit=off,pic=off,rtc=off,auto-kernel-cmdline=off",
+                    "-accel",
+                    "kvm",
+                ])
+                .args([
+                    "-cpu",
+                    "host",
+                    "-m",
+                    "128",
+                    "-nodefaults",
+                    "-no-user-config",
+                    "-nographic",
+                    "-no-reboot",
+                ])
                 .args(["-device", "isa-debug-exit,iobase=0xf4,iosize=1", "-kernel"])
                 .arg(&guest);
             command
@@ -123,7 +148,16 @@ fn contender_for(peer: &Peer, guest: &Path, work: &Path) -> Result<Contender> {
     if peer.name == "cloud-hypervisor" {
         return Ok(contender(&peer.name, 0, move || {
             let mut command = Command::new(&path);
-            command.args(["--memory", "size=128M", "--cpus", "boot=1", "--serial", "null", "--console", "off"]);
+            command.args([
+                "--memory",
+                "size=128M",
+                "--cpus",
+                "boot=1",
+                "--serial",
+                "null",
+                "--console",
+                "off",
+            ]);
             command.arg("--kernel").arg(&guest);
             command
         }));
@@ -143,7 +177,8 @@ fn contender_for(peer: &Peer, guest: &Path, work: &Path) -> Result<Contender> {
 
 fn table(contenders: &[Contender]) -> String {
     let floor = contenders.first().map_or(f64::NAN, |floor| median(&floor.times));
-    let mut text = format!("\n{:<20} {:>10} {:>10} {:>10} {:>8} {:>5}\n", "", "median ms", "min", "max", "x floor", "n");
+    let mut text =
+        format!("\n{:<20} {:>10} {:>10} {:>10} {:>8} {:>5}\n", "", "median ms", "min", "max", "x floor", "n");
     for contender in contenders {
         let line = match &contender.failure {
             Some(failure) => format!("{:<20} did not run the guest: {failure}\n", contender.name),
@@ -151,7 +186,10 @@ fn table(contenders: &[Contender]) -> String {
                 let (middle, (min, max)) = (median(&contender.times), range(&contender.times));
                 let ratio = middle / floor;
                 let count = contender.times.len();
-                format!("{:<20} {middle:>10.2} {min:>10.2} {max:>10.2} {ratio:>8.2} {count:>5}\n", contender.name)
+                format!(
+                    "{:<20} {middle:>10.2} {min:>10.2} {max:>10.2} {ratio:>8.2} {count:>5}\n",
+                    contender.name
+                )
             }
         };
         text.push_str(&line);
