@@ -128,7 +128,7 @@ fn qemu(guest: &Path) -> Option<Contender> {
                 ])
                 .args([
                     "-cpu",
-                    "host",
+                    "qemu64",
                     "-m",
                     "128",
                     "-nodefaults",
