@@ -58,7 +58,10 @@ fn entry_in(root: &Path, kind: &str, key: &Key, build: impl FnOnce(&Path) -> Res
 
 fn lock(path: &Path) -> Result<File> {
     let file = File::create(path).map_err(|error| Error::io("create", path, &error))?;
-    file.lock().map_err(|error| Error::io("lock", path, &error))?;
+    if file.try_lock().is_err() {
+        println!("xtask: waiting for another run that holds {}", path.display());
+        file.lock().map_err(|error| Error::io("lock", path, &error))?;
+    }
     Ok(file)
 }
 

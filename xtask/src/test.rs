@@ -1,5 +1,228 @@
-//! x
-use crate::error::*;
-pub fn command(_: lexopt::Parser) -> Result<u8> {
-    Ok(0)
+//! `cargo xtask test`: every test, each where this machine can run it, and what became of them.
+
+mod summary;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use self::summary::Summary;
+use crate::cache::Scratch;
+use crate::cargo::Executable;
+use crate::error::{Error, Result};
+use crate::lab::Lab;
+use crate::libtest::Tally;
+use crate::machine::{Kvm, Place};
+use crate::{args, cargo, debian_kernel, files, fuzz, guest, kernel, process};
+
+const HELP: &str = "\
+Runs every test and says what became of them; the last line is `N passed, N failed, N skipped`.
+
+Usage: cargo xtask test [--level N]... [--skip-fuzz] [--fuzz-seconds N]
+
+  level 1    unit and documentation tests; nothing of it needs KVM
+  level 2    tests/*.rs with tiny guests: on this machine's KVM, or in the lab where /dev/kvm does not open
+  level 3    tests/linux*.rs, with Linux guests: on this machine's KVM where the CPU has svm or vmx, else in the lab
+  fuzz       each fuzz target for --fuzz-seconds (20)
+
+  --level N         only this level, and no fuzz (repeatable)
+  --skip-fuzz       no fuzz
+
+Tests find what they need in the environment: FIRECREST_BIN (the program), and on level 3 FIRECREST_GUEST_VMLINUX,
+FIRECREST_GUEST_BZIMAGE, FIRECREST_GUEST_DEBIAN (Debian's stock kernel) and FIRECREST_GUEST_INITRD. A test that cannot
+run prints a line `SKIPPED reason` and returns; it is counted as skipped.
+
+The first run builds the guest kernel and takes some minutes more.
+";
+
+/// How long the tests of a level may run, building not included.
+const HOST_LIMIT: Duration = Duration::from_secs(900);
+const LAB_LIMIT: Duration = Duration::from_secs(1500);
+/// Cargo's own runs include building.
+const CARGO_LIMIT: Duration = Duration::from_secs(1800);
+const LAB_MEMORY_MIB: u32 = 6144;
+
+pub fn command(mut parser: lexopt::Parser) -> Result<u8> {
+    use lexopt::prelude::*;
+    let (mut levels, mut with_fuzz, mut fuzz_seconds) = (Vec::new(), true, 20);
+    while let Some(arg) = parser.next()? {
+        match arg {
+            Long("level") => match args::number(&mut parser, "--level")? {
+                level @ 1..=3_u8 => levels.push(level),
+                _ => return Err(Error::usage("--level: there are levels 1, 2 and 3")),
+            },
+            Long("skip-fuzz") => with_fuzz = false,
+            Long("fuzz-seconds") => fuzz_seconds = args::number(&mut parser, "--fuzz-seconds")?,
+            Long("help") | Short('h') => {
+                print!("{HELP}");
+                return Ok(0);
+            }
+            _ => return Err(arg.unexpected().into()),
+        }
+    }
+    let wanted = |level| levels.is_empty() || levels.contains(&level);
+    let kvm = Kvm::of_this_machine();
+    let mut summary = Summary::default();
+    if wanted(1) {
+        summary.run("level 1, no KVM", unit_tests);
+    }
+    if wanted(2) {
+        let place = kvm.for_tiny_guests();
+        summary.run(&format!("level 2, tiny guests {place}"), |tally| tiny_guests(place, tally));
+    }
+    if wanted(3) {
+        let place = kvm.for_linux_guests();
+        summary.run(&format!("level 3, Linux guests {place}"), |tally| linux_guests(place, tally));
+    }
+    if with_fuzz && levels.is_empty() {
+        summary
+            .run(&format!("fuzz, {fuzz_seconds} s a target"), |tally| fuzz::run(None, fuzz_seconds, tally));
+    }
+    Ok(summary.print())
+}
+
+/// The root package's integration tests are the other levels; the libraries' own need nothing and belong here.
+fn unit_tests(tally: &mut Tally) -> Result<()> {
+    let runs: [&[&str]; 3] = [
+        &["--workspace", "--exclude", "firecrest", "--lib", "--bins", "--tests"],
+        &["--package", "firecrest", "--bins"],
+        &["--workspace", "--doc"],
+    ];
+    for args in runs {
+        let mut command = cargo::cargo();
+        command.args(["test", "--no-fail-fast"]).args(args);
+        watch(&mut command, CARGO_LIMIT, tally)?;
+    }
+    Ok(())
+}
+
+fn tiny_guests(place: Place, tally: &mut Tally) -> Result<()> {
+    let tests = build(|name| !name.starts_with("linux"))?;
+    // The harness shows what a test printed only after it, in whole lines.
+    match place {
+        Place::Host => tests.on_host(&["--show-output"], &[], tally),
+        Place::Lab => tests.in_lab(&["--show-output"], &[], tally),
+    }
+}
+
+fn linux_guests(place: Place, tally: &mut Tally) -> Result<()> {
+    let tests = build(|name| name.starts_with("linux"))?;
+    let kernel = kernel::ensure()?;
+    let guests = [
+        ("FIRECREST_GUEST_VMLINUX", kernel.vmlinux),
+        ("FIRECREST_GUEST_BZIMAGE", kernel.bzimage),
+        ("FIRECREST_GUEST_DEBIAN", debian_kernel::ensure()?.vmlinuz),
+        ("FIRECREST_GUEST_INITRD", guest::ensure()?),
+    ];
+    let args = ["--test-threads=1", "--nocapture"];
+    match place {
+        Place::Host => tests.on_host(&args, &guests, tally),
+        Place::Lab => tests.in_lab(&args, &guests, tally),
+    }
+}
+
+/// Test programs, and the program they test.
+struct Tests {
+    programs: Vec<Executable>,
+    firecrest: PathBuf,
+}
+
+/// Builds those of the root package's integration tests whose names are wanted.
+fn build(wanted: impl Fn(&str) -> bool) -> Result<Tests> {
+    let sources = files::in_directory(&cargo::workspace().join("tests"))?;
+    let sources = sources.iter().filter(|path| path.extension().is_some_and(|extension| extension == "rs"));
+    let names: Vec<String> = sources
+        .filter_map(|path| Some(path.file_stem()?.to_string_lossy().into_owned()))
+        .filter(|name| wanted(name))
+        .collect();
+    if names.is_empty() {
+        return Err(Error::new("there are no such tests in tests/"));
+    }
+    println!("xtask: building {}", names.join(", "));
+    let mut args = vec!["test", "--no-run", "--package", "firecrest"];
+    args.extend(names.iter().flat_map(|name| ["--test", name]));
+    let built = cargo::executables(&args)?;
+    let firecrest = cargo::path_of(&built, "firecrest")?;
+    let programs = built.into_iter().filter(|executable| names.contains(&executable.target)).collect();
+    Ok(Tests { programs, firecrest })
+}
+
+impl Tests {
+    fn on_host(&self, args: &[&str], env: &[(&str, PathBuf)], tally: &mut Tally) -> Result<()> {
+        for program in &self.programs {
+            println!("xtask: {}", program.target);
+            let mut command = process::dies_with_us(&program.path);
+            command.args(args).current_dir(cargo::workspace());
+            command.env("FIRECREST_BIN", &self.firecrest);
+            command.envs(env.iter().map(|(name, path)| (name, path)));
+            watch(&mut command, HOST_LIMIT, tally)?;
+        }
+        Ok(())
+    }
+
+    /// All of them in one lab, one after another.
+    fn in_lab(&self, args: &[&str], env: &[(&str, PathBuf)], tally: &mut Tally) -> Result<()> {
+        println!("xtask: starting the lab");
+        let scratch = Scratch::new("test")?;
+        let script = scratch.path().join("tests.sh");
+        let mut lab = Lab::new(&script);
+        lab.memory_mib = LAB_MEMORY_MIB;
+        lab.timeout = LAB_LIMIT;
+        for (name, path) in env {
+            let there = lab.bring(path);
+            lab.env.push(((*name).to_owned(), there));
+        }
+        let firecrest = lab.bring(&self.firecrest);
+        lab.env.push(("FIRECREST_BIN".to_owned(), firecrest));
+        let mut text = String::from("code=0\n");
+        for program in &self.programs {
+            let there = lab.bring(&program.path);
+            text += &format!("echo 'xtask: {}'\n{there} {} || code=$?\n", program.target, args.join(" "));
+        }
+        text += "exit $code\n";
+        write_script(&script, &text)?;
+
+        let failed_before = tally.failed;
+        let mut running = lab.start()?;
+        if let Some(stdout) = running.stdout.take() {
+            process::each_line(stdout, running.remaining(), |line| take_in(line, tally));
+        }
+        let code = running.wait()?;
+        blame(code, failed_before, "a test program in the lab", tally);
+        Ok(())
+    }
+}
+
+fn write_script(path: &Path, text: &str) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    let written = std::fs::write(path, format!("#!/bin/sh\n{text}"))
+        .and_then(|()| std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)));
+    written.map_err(|error| Error::io("write", path, &error))
+}
+
+/// Runs a command whose output is the test harness's, and counts.
+fn watch(command: &mut Command, limit: Duration, tally: &mut Tally) -> Result<()> {
+    let failed_before = tally.failed;
+    let mut child = process::spawn(command.stdin(Stdio::null()).stdout(Stdio::piped()))?;
+    let stdout = child.stdout.take().ok_or_else(|| Error::new("the tests' output is not a pipe"))?;
+    let line = process::line(command);
+    if !process::each_line(stdout, limit, |line| take_in(line, tally)) {
+        process::kill(&mut child);
+        return Err(Error::timed_out(format!("`{line}` did not end within {} s", limit.as_secs())));
+    }
+    let status = child.wait().map_err(|error| Error::new(format!("cannot wait for `{line}`: {error}")))?;
+    blame(process::shell_code(status), failed_before, &format!("`{line}`"), tally);
+    Ok(())
+}
+
+fn take_in(line: &str, tally: &mut Tally) {
+    println!("{line}");
+    tally.line(line);
+}
+
+/// A program that ended badly without naming a failed test has failed as a whole: it crashed, or did not build.
+fn blame(code: u8, failed_before: usize, what: &str, tally: &mut Tally) {
+    if code != 0 && tally.failed == failed_before {
+        tally.fail(format!("{what} ended with exit code {code}"));
+    }
 }
