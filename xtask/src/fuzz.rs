@@ -57,7 +57,9 @@ pub fn run(only: Option<&str>, seconds: u64, tally: &mut Tally) -> Result<()> {
     println!("xtask: fuzz: building {}", targets.join(", "));
     let seeds = directory.join("seeds");
     process::run(build("run", &directory).args(["--bin", "seeds", "--"]).arg(&seeds).env("RUSTFLAGS", ""))?;
-    process::run(build("build", &directory).arg("--release").env("RUSTFLAGS", RUSTFLAGS))?;
+    // By name: the program that makes the seeds does not link with these flags.
+    let names = targets.iter().flat_map(|target| ["--bin", target]);
+    process::run(build("build", &directory).arg("--release").args(names).env("RUSTFLAGS", RUSTFLAGS))?;
 
     for target in &targets {
         println!("xtask: fuzz: {target} for {seconds} s");

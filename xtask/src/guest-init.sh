@@ -11,6 +11,8 @@ mount -t devpts pts /dev/pts 2>/dev/null
 # Not over /run: the scripts are there.
 mount -t tmpfs tmp /tmp
 
+hostname guest
+
 echo 'FC init'
 
 word() { # the value of a word of the command line

@@ -1,5 +1,5 @@
-//! The guest kernel: built from Debian's kernel sources, as they are, and `resources/kernel-config`, kept
-//! by the content of all three.
+//! The guest kernel: built from Debian's kernel sources, as they are, and `resources/kernel-config`, kept by the content
+//! of both.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,8 +11,8 @@ use crate::error::{Error, Result};
 use crate::{args, cache, kconfig, packages, process};
 
 const HELP: &str = "\
-Builds the guest kernel from Debian's linux-source-6.1 and resources/kernel-config: 3 to 6
-minutes on two CPUs. The result is cached by the content of all three. Prints where vmlinux, bzImage and the full configuration are.
+Builds the guest kernel from Debian's linux-source-6.1 and resources/kernel-config: 3 to 6 minutes on two CPUs.
+The result is cached by the content of both. Prints where vmlinux, bzImage and the full configuration are.
 
 Usage: cargo xtask kernel
 ";

@@ -20,6 +20,8 @@ pub struct Transcript {
     text: String,
     /// What was waited for lies before this.
     position: usize,
+    /// What the user has seen.
+    echoed: usize,
     milestones: Vec<Milestone>,
 }
 
@@ -27,7 +29,7 @@ impl Transcript {
     pub fn new(chunks: Receiver<Vec<u8>>, milestones: &[(&'static str, &'static str)]) -> Self {
         let milestones =
             milestones.iter().map(|&(name, pattern)| Milestone { name, pattern, passed: None }).collect();
-        Self { chunks, text: String::new(), position: 0, milestones }
+        Self { chunks, text: String::new(), position: 0, echoed: 0, milestones }
     }
 
     /// Waits until `pattern` is said after what was waited for last.
@@ -76,13 +78,20 @@ impl Transcript {
         Some(stamp.split_once(']')?.0.trim())
     }
 
+    fn echo(&mut self) {
+        let news = &self.text[self.echoed..];
+        let news = &news[..complete(news)];
+        let mut out = std::io::stdout();
+        // The demo is worth finishing even when nobody reads along.
+        let _ = out.write_all(news.replace(CURSOR_QUERY, "").as_bytes()).and_then(|()| out.flush());
+        self.echoed += news.len();
+    }
+
     fn read(&mut self, deadline: Instant) -> std::result::Result<(), RecvTimeoutError> {
         let chunk = self.chunks.recv_timeout(deadline.saturating_duration_since(Instant::now()))?;
         let now = Instant::now();
-        let mut out = std::io::stdout();
-        // The demo is worth finishing even when nobody reads along.
-        let _ = out.write_all(&chunk).and_then(|()| out.flush());
         self.text.push_str(&String::from_utf8_lossy(&chunk));
+        self.echo();
         for milestone in self.milestones.iter_mut().filter(|milestone| milestone.passed.is_none()) {
             if self.text.contains(milestone.pattern) {
                 milestone.passed = Some(now);
@@ -90,6 +99,15 @@ impl Transcript {
         }
         Ok(())
     }
+}
+
+/// A shell's question to its terminal, which the user's own would answer: where the cursor is.
+const CURSOR_QUERY: &str = "\x1b[6n";
+
+/// How much of a text can be shown: all but an escape sequence that may still become the question.
+fn complete(text: &str) -> usize {
+    let unfinished = (1..CURSOR_QUERY.len()).rev().find(|&length| text.ends_with(&CURSOR_QUERY[..length]));
+    text.len() - unfinished.unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -130,6 +148,14 @@ mod tests {
         drop(sender);
         assert_eq!(transcript.expect("b", Duration::from_secs(60)).unwrap_err().exit_code(), 1);
         transcript.finish(SOON).unwrap();
+    }
+
+    #[test]
+    fn a_question_to_the_terminal_is_held_back_until_it_is_known() {
+        assert_eq!(complete("a\x1b["), 1);
+        assert_eq!(complete("a\x1b[6"), 1);
+        assert_eq!(complete("a\x1b[6n"), 5);
+        assert_eq!(complete("a\x1b[0m"), 5);
     }
 
     #[test]
