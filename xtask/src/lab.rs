@@ -249,8 +249,13 @@ fn forward_input(running: &mut Running) -> Result<Option<RawTerminal>> {
     let terminal = RawTerminal::take()?;
     let pid = running.child.id();
     let typed = terminal.is_some();
+    let log = running.log.clone();
     std::thread::spawn(move || {
         use std::io::Read;
+        // A serial port that nobody has opened yet loses what it is sent.
+        while !report::is_started(&String::from_utf8_lossy(&fs::read(&log).unwrap_or_default())) {
+            std::thread::sleep(Duration::from_millis(20));
+        }
         let mut buffer = [0; 256];
         while let Ok(length @ 1..) = std::io::stdin().read(&mut buffer) {
             if typed && buffer[..length].contains(&CTRL_CLOSE_BRACKET) {

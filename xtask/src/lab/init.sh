@@ -18,14 +18,24 @@ while read -r module || [ -n "$module" ]; do
 done </modules/order
 ip link set lo up
 
-stty -F /dev/ttyS0 raw -echo
-input=/dev/null
-[ -e /lab/.stdin ] && input=/dev/ttyS0
-/lab/.run <$input >/dev/ttyS0 2>&1
-code=$?
+say() { # more than once: the kernel may write into the middle of a line
+    for i in 1 2 3; do
+        echo "$1"
+    done
+}
 
-# More than once: the kernel may write into the middle of a line.
-for i in 1 2 3; do
-    echo "FIRECREST-LAB-EXIT-CODE=$code;"
-done
+# Open from here on, or what comes before the program opens it would be lost.
+exec 3<>/dev/ttyS0
+stty raw -echo <&3
+say FIRECREST-LAB-STARTED
+if [ -e /lab/.stdin ]; then
+    /lab/.run <&3 >&3 2>&1 3<&-
+else
+    /lab/.run </dev/null >&3 2>&1 3<&-
+fi
+code=$?
+# Closing waits until all of it is sent.
+exec 3<&-
+
+say "FIRECREST-LAB-EXIT-CODE=$code;"
 poweroff -f

@@ -3,6 +3,14 @@
 /// `init.sh` writes it, in a line of its own and more than once, since the kernel may write into the middle of a line.
 const MARKER: &str = "FIRECREST-LAB-EXIT-CODE=";
 
+/// `init.sh` writes it once the program's serial port is ready, more than once as well.
+const STARTED: &str = "FIRECREST-LAB-STARTED";
+
+/// Whether the program's serial port takes input.
+pub fn is_started(log: &str) -> bool {
+    log.contains(STARTED)
+}
+
 /// The exit code the lab's init reported, if it came that far.
 pub fn exit_code(log: &str) -> Option<u8> {
     log.lines().rev().find_map(|line| {
