@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use firecrest_vmm::{Builder, Console, Exit, Kernel, Running, Vm, WaitError};
 
 /// Longer than anything here takes, even on an emulated CPU.
-pub const LONG: Duration = Duration::from_secs(60);
+pub const LONG: Duration = Duration::from_secs(180);
 
 /// What a guest wrote to its serial port.
 #[derive(Clone, Default)]
