@@ -151,7 +151,8 @@ fn each_way_to_reboot_is_told_apart() {
     }
 }
 
-/// Without a word on the command line, ours and Debian's.
+/// Without a word on the command line, ours and Debian's: that one, built for EFI and not finding it, jumps to the
+/// reset vector.
 #[test]
 fn rebooting_is_a_reset() {
     for variable in [VMLINUX, DEBIAN] {
@@ -198,7 +199,7 @@ fn a_second_of_pause_leaves_the_clock_sane() {
     let ((up0, date0), (up1, date1)) = (ticks[0], ticks[ticks.len() - 1]);
     assert!(((up1 - up0) - (date1 - date0)).abs() <= 2.0, "uptime and date went apart: {ticks:?}");
     for complaint in ["soft lockup", "unstable", "stall"] {
-        assert!(!text.contains(complaint), "{complaint}: {text}");
+        assert!(!text[seen..].contains(complaint), "{complaint}: {text}");
     }
 }
 

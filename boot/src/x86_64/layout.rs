@@ -8,7 +8,8 @@
 //! | `0x8000` | boot stack, growing down from `0x8ff0` |
 //! | `0x9000`, `0xa000`, `0xb000` | PML4, PDPT, PD: the first GiB, mapped to itself |
 //! | `0x20000` | kernel command line |
-//! | `0xe0000..0x100000` | ACPI tables, the RSDP first |
+//! | `0xe0000..0xf0000` | ACPI tables, the RSDP first |
+//! | `0xffff0` | the reset vector: a few bytes of code that reset the machine |
 //! | `0x100000` | RAM for kernel and initrd, up to the gap |
 //! | `0xc000_0000..0x1_0000_0000` | no RAM: virtio-mmio devices, IOAPIC, local APIC |
 //! | `0x1_0000_0000` | further RAM |
@@ -39,8 +40,10 @@ pub const CMDLINE_REGION: usize = 0x1_0000;
 pub const LOW_RAM_END: u64 = 0x9_fc00;
 /// The ACPI root pointer (RSDP), where firmware would have put it; the other tables follow.
 pub const RSDP: u64 = 0xe_0000;
-/// Bytes set aside for the ACPI tables: up to 1 MiB.
-pub const ACPI_REGION: usize = 0x2_0000;
+/// Bytes set aside for the ACPI tables.
+pub const ACPI_REGION: usize = 0x1_0000;
+/// Where a CPU that firmware resets would start: F000:FFF0 in real mode.
+pub const RESET_VECTOR: u64 = 0xf_fff0;
 /// Where kernels and initrds may lie from: 1 MiB.
 pub const HIGH_RAM_START: u64 = 0x10_0000;
 /// Addresses below 4 GiB that are never RAM.

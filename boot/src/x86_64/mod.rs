@@ -10,6 +10,7 @@ pub mod layout;
 mod memory_map;
 mod paging;
 mod pvh;
+mod reset_vector;
 mod zero_page;
 
 #[cfg(test)]
@@ -132,7 +133,9 @@ impl Start<'_> {
                 (cpu::protected_mode(entry), vec![Blob { guest_addr: PVH_START_INFO, bytes: start_info }])
             }
         };
-        blobs.extend([Blob { guest_addr: GDT, bytes: cpu::descriptor_tables(&cpu) }, cmdline, acpi]);
+        let gdt = Blob { guest_addr: GDT, bytes: cpu::descriptor_tables(&cpu) };
+        let reset_vector = Blob { guest_addr: layout::RESET_VECTOR, bytes: reset_vector::code() };
+        blobs.extend([gdt, cmdline, acpi, reset_vector]);
         Ok((blobs, cpu))
     }
 }

@@ -58,6 +58,7 @@ fn fixed_places_are_apart() {
         (CMDLINE, CMDLINE_REGION as u64),
         (LOW_RAM_END, 0),
         (RSDP, ACPI_REGION as u64),
+        (RESET_VECTOR, 16),
         (HIGH_RAM_START, 0),
     ];
     for pair in places.windows(2) {
@@ -80,6 +81,21 @@ fn long_mode_state() {
         SegmentState { limit: 0x67, selector: 8, type_: 11, present: 1, ..Default::default() }
     );
     assert_eq!((cpu.gdt.base, cpu.gdt.limit, cpu.idt.base, cpu.idt.limit), (0x500, 31, 0x520, 7));
+}
+
+/// Both protocols: a kernel that finds no other way to restart jumps there.
+#[test]
+fn the_reset_vector_resets() {
+    for kernel in [Elf::tiny(), Elf::tiny().pvh(MIB)] {
+        let plan = plan_on(&kernel.build(), 16 * MIB, None);
+        let code = blob(&plan, 0xf_fff0);
+        assert_eq!(
+            code[..6],
+            [0xb0, 1, 0xba, 0x02, 0x06, 0xee],
+            "mov $1, %al; mov $0x602, %dx; out %al, %dx"
+        );
+        assert_eq!(code[6..], [0xf4, 0xeb, 0xfd], "and then stays: hlt, and back to it");
+    }
 }
 
 #[test]
