@@ -123,7 +123,7 @@ impl Lab {
         command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
         // Without AVX: this QEMU lets a nested guest set XCR0 behind KVM's back, and its kernel then warns of
         // CPUID leaves that do not add up.
-        command.args(["-M", "q35", "-cpu", "EPYC,+svm,+npt,-avx,-avx2,-fma,-f16c"]);
+        command.args(["-M", "q35", "-cpu", "EPYC,+svm,+npt,-xsave,-avx,-avx2,-fma,-f16c"]);
         if self.icount {
             command.args(["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off", "-smp", "1"]);
             command.args(["-seed", "1"]); // What RDRAND gives.
