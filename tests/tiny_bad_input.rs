@@ -71,7 +71,7 @@ fn kernel_files() {
     refused("missing", &["/nonexistent/vmlinux", "No such file"], || {
         Kernel::open("/nonexistent/vmlinux").map(machine)
     });
-    refused("a directory", &["/proc"], || Kernel::open("/proc").map(machine));
+    refused("a directory", &["/proc", "not a regular file"], || Kernel::open("/proc").map(machine));
     refused("no kernel", &["kernel"], || Ok::<_, std::io::Error>(Vm::builder().memory_mib(32).vcpus(1)));
 }
 
@@ -124,7 +124,9 @@ fn initrds() {
     let large = Scratch::file("large-initrd", b"");
     std::fs::File::options().write(true).open(&large).unwrap().set_len(33 << 20).unwrap();
     refused("too large", &["initrd", "34603008", "0x2000000"], || kernel()?.initrd(&large).map(machine));
-    refused("a directory", &["/proc"], || kernel()?.initrd(Path::new("/proc")).map(machine));
+    refused("a directory", &["/proc", "not a regular file"], || {
+        kernel()?.initrd(Path::new("/proc")).map(machine)
+    });
 }
 
 #[test]

@@ -35,9 +35,9 @@ pub enum KernelError {
         /// The file.
         path: PathBuf,
     },
-    /// The initrd is not a regular file.
-    #[error("initrd {path} is not a regular file", path = path.display())]
-    InitrdKind {
+    /// The path leads to something else than a regular file.
+    #[error("{path} is not a regular file", path = path.display())]
+    Kind {
         /// The file.
         path: PathBuf,
     },

@@ -8,9 +8,10 @@
 //! renaming it) is harmless. [`Kernel::sealed`] copies the kernel once into memory that nobody can change;
 //! use it where one kernel starts many guests from files that others may write.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsRawFd, FromRawFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -48,7 +49,7 @@ impl Kernel {
     /// The file cannot be read, or is no kernel for this kind of machine.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, KernelError> {
         let path = path.as_ref();
-        let file = File::open(path).map_err(|source| KernelError::Read { path: path.to_owned(), source })?;
+        let (file, _) = open_regular(path)?;
         Self::parse(path.display().to_string(), file)
     }
 
@@ -105,16 +106,11 @@ impl Kernel {
     /// The file cannot be read, is empty, or is not a regular file.
     pub fn initrd(mut self, path: impl AsRef<Path>) -> Result<Self, KernelError> {
         let path = path.as_ref();
-        let opened = File::open(path).and_then(|file| Ok((file.metadata()?, file)));
-        let (metadata, file) =
-            opened.map_err(|source| KernelError::Read { path: path.to_owned(), source })?;
-        if !metadata.is_file() {
-            return Err(KernelError::InitrdKind { path: path.to_owned() });
-        }
-        if metadata.len() == 0 {
+        let (file, len) = open_regular(path)?;
+        if len == 0 {
             return Err(KernelError::EmptyInitrd { path: path.to_owned() });
         }
-        self.initrd = Some(Arc::new(Initrd { file, len: metadata.len() }));
+        self.initrd = Some(Arc::new(Initrd { file, len }));
         Ok(self)
     }
 
@@ -123,6 +119,19 @@ impl Kernel {
     pub fn protocol(mut self, protocol: Protocol) -> Self {
         self.protocol = protocol;
         self
+    }
+}
+
+/// Opens a regular file, and says how long it is. Anything else has no length to plan with, and opening it may
+/// wait for somebody else (a FIFO), which `O_NONBLOCK` prevents.
+fn open_regular(path: &Path) -> Result<(File, u64), KernelError> {
+    let opened = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path);
+    let opened = opened.and_then(|file| Ok((file.metadata()?, file)));
+    let (metadata, file) = opened.map_err(|source| KernelError::Read { path: path.to_owned(), source })?;
+    if metadata.is_file() {
+        Ok((file, metadata.len()))
+    } else {
+        Err(KernelError::Kind { path: path.to_owned() })
     }
 }
 

@@ -54,3 +54,8 @@ pub use kernel::Kernel;
 pub use kvm::KvmError;
 pub use memory::{HugePages, MAX_BYTES, MIN_BYTES, Memory, MemoryError, Placed};
 pub use vm::{Running, StopHandle, Vm};
+
+/// The README's example is compiled with the tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
