@@ -142,7 +142,9 @@ fn build(wanted: impl Fn(&str) -> bool) -> Result<Tests> {
     let mut args = vec!["test", "--no-run", "--package", "firecrest"];
     args.extend(names.iter().flat_map(|name| ["--test", name]));
     let built = cargo::executables(&args)?;
-    let firecrest = cargo::path_of(&built, "firecrest")?;
+    // As a user has it: budgets are of the release build.
+    let release = cargo::executables(&["build", "--release", "--package", "firecrest"])?;
+    let firecrest = cargo::path_of(&release, "firecrest")?;
     let programs = built.into_iter().filter(|executable| names.contains(&executable.target)).collect();
     Ok(Tests { programs, firecrest })
 }
