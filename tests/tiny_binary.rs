@@ -163,7 +163,7 @@ fn errors() {
     let kernel = Scratch::file("errors", &elf::kernel(guests::power_off()));
     let kernel = kernel.as_ref().to_str().unwrap();
     fails(&["run", "-k", "/nonexistent/vmlinux"], 1, &["/nonexistent/vmlinux", "No such file"]);
-    fails(&["run", "-k", "/dev/null"], 1, &["/dev/null", "empty"]);
+    fails(&["run", "-k", "/dev/null"], 1, &["/dev/null", "not a regular file"]);
     fails(&["run", "-k", kernel, "-i", "/nonexistent/initrd"], 1, &["/nonexistent/initrd", "No such file"]);
     fails(&["run", "-k", kernel, "-m", "15"], 1, &["memory", "15728640"]);
     fails(&["run", "-k", kernel, "-m", "18446744073709551615"], 1, &["memory"]);
@@ -270,6 +270,25 @@ fn stops_at_signals() {
         let status = child.end();
         assert_eq!(status.code(), Some(19), "signal {signal}: {status}");
     }
+}
+
+/// A user without room for queued signals can still stop a guest: the kick must not be one that is queued.
+#[test]
+fn stops_where_no_signal_can_be_queued() {
+    let (_file, mut command) = run("queued", guests::spin());
+    // SAFETY: setting a limit is safe between fork and exec.
+    unsafe {
+        command.pre_exec(|| {
+            let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+            if libc::setrlimit(libc::RLIMIT_SIGPENDING, &raw const none) == 0 {
+                return Ok(());
+            }
+            Err(io::Error::last_os_error())
+        })
+    };
+    let mut child = spinning(&mut command);
+    child.send(libc::SIGTERM);
+    assert_eq!(child.end().code(), Some(19));
 }
 
 #[test]

@@ -46,7 +46,7 @@ impl Builder {
             vcpus: 1,
             kernel: None,
             console: Console::discard(),
-            kick_signal: libc::SIGRTMIN(),
+            kick_signal: libc::SIGSTKFLT,
             kvm_device: PathBuf::from(kvm::DEVICE),
         }
     }
@@ -85,11 +85,13 @@ impl Builder {
         self
     }
 
-    /// Sets the signal that interrupts a vCPU's thread; `SIGRTMIN` unless set.
+    /// Sets the signal that interrupts a vCPU's thread; `SIGSTKFLT` unless set, which Linux has and nobody uses.
     ///
     /// It is only ever sent to threads of the VM, which block it; the process's handler for it, if there is
-    /// one, stays as it is and never runs for it. The choice matters only to those who watch signals from
-    /// outside.
+    /// one, stays as it is. One that somebody sends to the process as a whole may be taken by a vCPU's thread
+    /// and go no further: do not give a signal that the process itself waits for. A real-time signal can be
+    /// refused by the host when its user has too many of them pending (`RLIMIT_SIGPENDING`), and the kick is
+    /// then lost.
     #[must_use]
     pub fn kick_signal(mut self, signal: i32) -> Self {
         self.kick_signal = signal;
@@ -151,7 +153,8 @@ fn vcpu_count(count: usize, max: usize) -> Result<u8, BuildError> {
 
 fn check_kick_signal(signal: i32) -> Result<(), BuildError> {
     let real_time = libc::SIGRTMIN()..=libc::SIGRTMAX();
-    let usable = real_time.contains(&signal) || [libc::SIGUSR1, libc::SIGUSR2].contains(&signal);
+    let usable =
+        real_time.contains(&signal) || [libc::SIGUSR1, libc::SIGUSR2, libc::SIGSTKFLT].contains(&signal);
     if usable { Ok(()) } else { Err(BuildError::KickSignal { signal }) }
 }
 

@@ -67,7 +67,9 @@ pub enum BuildError {
         max: usize,
     },
     /// The signal cannot be used to interrupt a vCPU thread.
-    #[error("signal {signal} cannot be the kick signal: give SIGUSR1, SIGUSR2 or a real-time signal")]
+    #[error(
+        "signal {signal} cannot be the kick signal: give SIGSTKFLT, SIGUSR1, SIGUSR2 or a real-time signal"
+    )]
     KickSignal {
         /// The signal asked for.
         signal: i32,

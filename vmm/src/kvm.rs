@@ -124,8 +124,10 @@ struct SignalMask {
 // The number carries the size of the header alone.
 ioctl_iow_nr!(KVM_SET_SIGNAL_MASK, kvm::KVMIO, 0x8b, kvm::kvm_signal_mask);
 
-/// Signals 32 to 34: libc's own, which `setuid` and thread cancellation of the embedder need delivered.
-const LIBC_SIGNALS: u64 = 0b111 << 31;
+/// The real-time signals that libc keeps for itself, from 32 on: `setuid` and thread cancellation of the embedder
+/// need them delivered. No other is open: one that is pending for the process while its own threads block it would
+/// make `KVM_RUN` return at once, over and over.
+const LIBC_SIGNALS: u64 = if cfg!(target_env = "musl") { 0b111 << 31 } else { 0b11 << 31 };
 
 /// Opens `signal` (and libc's own) inside `KVM_RUN` of this vCPU, and closes all others there.
 pub(crate) fn open_signal_while_running(vcpu: &VcpuFd, signal: libc::c_int) -> Result<(), KvmError> {
