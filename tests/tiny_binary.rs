@@ -345,9 +345,9 @@ fn on_a_terminal(name: &str, code: &[u8], status: i32, act: impl FnOnce(&mut Ter
     let ended = child.end();
     assert_eq!(terminal.settings(), before, "{name}: the terminal was changed");
     assert_eq!(ended.code(), Some(status), "{name}: {ended}, signal {:?}", ended.signal());
-    let screen = terminal.screen.text();
-    assert!(screen.contains("Ctrl-A x"), "{name}: no hint: {screen}");
-    screen
+    // The reader of the terminal's other end may be behind.
+    until("the hint", || terminal.screen.text().contains("Ctrl-A x"));
+    terminal.screen.text()
 }
 
 fn until_raw(terminal: &Terminal) {
