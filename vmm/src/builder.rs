@@ -21,8 +21,9 @@ use crate::kvm::{self, KvmError};
 use crate::lifecycle::Lifecycle;
 use crate::memory::{Memory, Ram};
 use crate::platform::Platform;
+use crate::shared::Shared;
 use crate::vcpu::Vcpu;
-use crate::vm::{Shared, Vm};
+use crate::vm::Vm;
 use crate::x86_64;
 
 /// Guest memory unless the builder is told otherwise, in MiB.
@@ -39,9 +40,11 @@ pub struct Builder {
     kvm_device: PathBuf,
 }
 
-impl Builder {
-    pub(crate) fn new() -> Self {
-        Self {
+impl Vm {
+    /// Starts describing a VM.
+    #[must_use]
+    pub fn builder() -> Builder {
+        Builder {
             memory: Memory::mib(DEFAULT_MEMORY_MIB),
             vcpus: 1,
             kernel: None,
@@ -50,7 +53,9 @@ impl Builder {
             kvm_device: PathBuf::from(kvm::DEVICE),
         }
     }
+}
 
+impl Builder {
     /// Sets the guest's memory in MiB; 128 unless set.
     #[must_use]
     pub fn memory_mib(self, mib: u64) -> Self {

@@ -39,6 +39,7 @@ mod kvm;
 mod lifecycle;
 mod memory;
 mod platform;
+mod shared;
 mod vcpu;
 mod vm;
 mod x86_64;

@@ -11,7 +11,7 @@ use kvm_ioctls::{VcpuExit, VcpuFd};
 use crate::exit::{Crash, CrashReason, Exit, ResetCause};
 use crate::lifecycle::{Next, Outcome};
 use crate::platform::{Ending, Platform};
-use crate::vm::Shared;
+use crate::shared::Shared;
 use crate::x86_64;
 
 /// `suberror` of an instruction that KVM could not emulate, and the flag that says its bytes are there.

@@ -7,39 +7,16 @@ use std::thread::JoinHandle;
 use firecrest_seccomp::{End, spawn};
 use kvm_ioctls::VmFd;
 
-use crate::builder::Builder;
-use crate::console::{Console, ConsoleInput, Flow, Port, THREAD_NAME};
+use crate::console::{Console, ConsoleInput, THREAD_NAME};
 use crate::error::{StartError, StateError, WaitError};
 use crate::exit::{Crash, Exit};
 use crate::host::Flavour;
-use crate::lifecycle::{Lifecycle, Outcome};
 use crate::memory::Ram;
+use crate::shared::Shared;
 use crate::vcpu::Vcpu;
 
 /// Length of an x86 instruction at most, in bytes.
 const LONGEST_INSTRUCTION: usize = 15;
-
-/// What a VM's threads and handles share. It holds nothing of KVM, so that a handle that is kept keeps no VM.
-pub(crate) struct Shared {
-    lifecycle: Lifecycle,
-    serial: Arc<Port>,
-}
-
-impl Shared {
-    pub(crate) fn new(lifecycle: Lifecycle, serial: Arc<Port>) -> Self {
-        Self { lifecycle, serial }
-    }
-
-    pub(crate) fn lifecycle(&self) -> &Lifecycle {
-        &self.lifecycle
-    }
-
-    /// Ends the run, and lets nobody wait for a vCPU or keep one waiting.
-    pub(crate) fn end(&self, outcome: Outcome) {
-        self.lifecycle.end(outcome);
-        self.serial.set_flow(Flow::Ended);
-    }
-}
 
 /// A VM that is ready to start: everything that can fail on the caller's input has succeeded.
 pub struct Vm {
@@ -52,12 +29,6 @@ pub struct Vm {
 }
 
 impl Vm {
-    /// Starts describing a VM.
-    #[must_use]
-    pub fn builder() -> Builder {
-        Builder::new()
-    }
-
     /// Starts the vCPUs, each on a thread of its own, and returns at once.
     ///
     /// # Errors
@@ -70,11 +41,11 @@ impl Vm {
         for (started, vcpu) in vcpus.into_iter().enumerate() {
             if let Err(error) = running.start_vcpu(vcpu) {
                 // Those that never started will not retire by themselves.
-                (started..count).for_each(|index| running.shared.lifecycle.retire(index));
+                (started..count).for_each(|index| running.shared.lifecycle().retire(index));
                 return Err(error);
             }
         }
-        if let Some(worker) = console.into_worker(&running.shared.serial) {
+        if let Some(worker) = console.into_worker(running.shared.serial()) {
             let shared = Arc::clone(&running.shared);
             let report = move |end| {
                 if let End::Panicked(message) = end {
@@ -117,7 +88,7 @@ impl Running {
     /// # Errors
     /// The monitor itself failed.
     pub fn wait(&self) -> Result<Exit, WaitError> {
-        let outcome = self.shared.lifecycle.wait();
+        let outcome = self.shared.lifecycle().wait();
         self.settle();
         outcome.map(|exit| match exit {
             Exit::Crash(crash) => Exit::Crash(Box::new(self.explain(*crash))),
@@ -133,8 +104,7 @@ impl Running {
     /// # Errors
     /// [`StateError::Ended`].
     pub fn pause(&self) -> Result<(), StateError> {
-        self.shared.serial.set_flow(Flow::Released);
-        if self.shared.lifecycle.pause() { Ok(()) } else { Err(StateError::Ended) }
+        if self.shared.pause() { Ok(()) } else { Err(StateError::Ended) }
     }
 
     /// Lets the vCPUs go on.
@@ -142,8 +112,7 @@ impl Running {
     /// # Errors
     /// [`StateError::Ended`].
     pub fn resume(&self) -> Result<(), StateError> {
-        self.shared.serial.set_flow(Flow::Normal);
-        if self.shared.lifecycle.resume() { Ok(()) } else { Err(StateError::Ended) }
+        if self.shared.resume() { Ok(()) } else { Err(StateError::Ended) }
     }
 
     /// A handle that ends the run, for any thread.
@@ -155,7 +124,7 @@ impl Running {
     /// The guest's serial input, as a writer for any thread.
     #[must_use]
     pub fn console_input(&self) -> ConsoleInput {
-        ConsoleInput(Arc::clone(&self.shared.serial))
+        ConsoleInput(Arc::clone(self.shared.serial()))
     }
 
     fn start_vcpu(&self, vcpu: Vcpu) -> Result<(), StartError> {
@@ -165,7 +134,7 @@ impl Running {
             if let End::Panicked(message) = end {
                 shared.end(Err(panicked(&thread, message)));
             }
-            shared.lifecycle.retire(usize::from(index));
+            shared.lifecycle().retire(usize::from(index));
         };
         let handle =
             spawn(&name, move || vcpu.run(), report).map_err(|source| StartError { thread: name, source })?;
@@ -178,7 +147,7 @@ impl Running {
         let mut threads = self.threads();
         // A panic of a thread has been caught and reported: joining cannot fail.
         threads.vcpus.drain(..).for_each(|thread| drop(thread.join()));
-        self.shared.serial.close();
+        self.shared.serial().close();
         if let Some(thread) = threads.console.take() {
             drop(thread.join());
         }
@@ -207,7 +176,7 @@ impl Drop for Running {
 
 impl fmt::Debug for Running {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Running").field("ended", &self.shared.lifecycle.ended()).finish_non_exhaustive()
+        f.debug_struct("Running").field("ended", &self.shared.lifecycle().ended()).finish_non_exhaustive()
     }
 }
 
