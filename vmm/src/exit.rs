@@ -186,3 +186,7 @@ impl fmt::Display for Registers {
         write!(f, "  r12 {:016x} r13 {:016x} r14 {:016x} r15 {:016x}", r.r12, r.r13, r.r14, r.r15)
     }
 }
+
+#[cfg(test)]
+#[path = "exit_tests.rs"]
+mod tests;
