@@ -155,3 +155,7 @@ fn seal(from: &mut impl Read) -> io::Result<File> {
     }
     Ok(file)
 }
+
+#[cfg(test)]
+#[path = "kernel_tests.rs"]
+mod tests;
