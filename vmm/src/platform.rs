@@ -17,6 +17,15 @@ const PORT_KEYBOARD: u16 = 0x64;
 /// What reading a port or an address gives where there is nothing.
 const NOTHING: u8 = 0xff;
 
+// What the firmware tables say and what the devices do is written down on both sides, which know nothing of one
+// another. This is where they meet.
+const _: () = assert!(
+    layout::SLEEP_TYPE_S5 == power::SLEEP_TYPE_S5
+        && layout::ACPI_RESET_VALUE == power::RESET_VALUE
+        && layout::IOAPIC_PINS == ioapic::PINS as u32
+        && layout::PORT_SERIAL_LEN as u16 == serial::REGISTERS
+);
+
 /// An access that ends the run.
 #[derive(Debug)]
 pub(crate) enum Ending {
