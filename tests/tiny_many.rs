@@ -157,3 +157,23 @@ fn signals_stay_as_the_caller_left_them() {
         assert_eq!(*now, before, "the masks of {FIELDS:?} changed");
     }
 }
+
+/// libc changes a process's user by a signal of its own to every thread, and waits for each to answer: a vCPU that
+/// kept it blocked inside the guest would hold the caller up for ever.
+#[test]
+fn the_caller_can_change_its_user_while_a_guest_spins() {
+    let _alone = alone();
+    let (builder, serial) = tiny_recorded(guests::spin());
+    let running = builder.build().unwrap().start().unwrap();
+    serial.wait_for(1);
+    let (done, is_done) = std::sync::mpsc::channel();
+    thread::spawn(move || {
+        // SAFETY: takes plain numbers; these leave each user id as it is.
+        let result = unsafe { libc::setresuid(libc::uid_t::MAX, libc::uid_t::MAX, libc::uid_t::MAX) };
+        done.send(result).unwrap();
+    });
+    assert_eq!(is_done.recv_timeout(Duration::from_secs(20)), Ok(0));
+    running.stop_handle().stop();
+    let exit = wait(&running).unwrap();
+    assert!(matches!(exit, Exit::Stopped), "{exit}");
+}
