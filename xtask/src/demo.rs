@@ -22,7 +22,7 @@ Usage: cargo xtask demo [--interactive]
   --interactive     leave the shell to you; `poweroff -f` or Ctrl-A x ends it
 ";
 
-const CMDLINE: &str = "console=ttyS0 reboot=k panic=-1";
+const CMDLINE: &str = "console=ttyS0 panic=-1";
 const PROMPT: &str = "guest# ";
 const LAB_UP: &str = "-- the lab is up";
 const TYPED: &[&str] = &[
