@@ -7,6 +7,8 @@ use crate::process;
 
 /// What the lab needs besides the kernel it boots.
 pub const LAB: &[&str] = &["qemu-system-x86", "seabios", "busybox-static"];
+/// ACPI's own compiler, against which the tables are checked.
+pub const ACPI: &[&str] = &["acpica-tools"];
 /// What goes into a guest initramfs.
 pub const GUEST: &[&str] = &["busybox-static"];
 /// What building the guest kernel needs; lz4 compresses its bzImage.

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::lab::Lab;
 use crate::libtest::Tally;
 use crate::machine::{Kvm, Place};
-use crate::{args, cargo, debian_kernel, files, fuzz, guest, kernel, process};
+use crate::{args, cargo, debian_kernel, files, fuzz, guest, kernel, packages, process};
 
 const HELP: &str = "\
 Runs every test and says what became of them; the last line is `N passed, N failed, N skipped`.
@@ -88,9 +88,13 @@ fn unit_tests(tally: &mut Tally) -> Result<()> {
         &["--package", "firecrest", "--bins"],
         &["--workspace", "--doc"],
     ];
+    // Nothing here has to be installed: where it cannot be, the one test that would use it says that it skipped.
+    if packages::has_apt() && packages::is_root()? {
+        packages::ensure(packages::ACPI)?;
+    }
     for args in runs {
         let mut command = cargo::cargo();
-        command.args(["test", "--no-fail-fast"]).args(args);
+        command.args(["test", "--no-fail-fast"]).args(args).args(["--", "--show-output"]);
         watch(&mut command, CARGO_LIMIT, tally)?;
     }
     Ok(())
@@ -143,8 +147,7 @@ fn build(wanted: impl Fn(&str) -> bool) -> Result<Tests> {
     args.extend(names.iter().flat_map(|name| ["--test", name]));
     let built = cargo::executables(&args)?;
     // As a user has it: budgets are of the release build.
-    let release = cargo::executables(&["build", "--release", "--package", "firecrest"])?;
-    let firecrest = cargo::path_of(&release, "firecrest")?;
+    let firecrest = cargo::release_program()?;
     let programs = built.into_iter().filter(|executable| names.contains(&executable.target)).collect();
     Ok(Tests { programs, firecrest })
 }
