@@ -135,9 +135,7 @@ impl Builder {
         let fd = Arc::new(create_vm(&kvm, &ram)?);
 
         let line = IrqLine::new(&fd, layout::SERIAL_GSI)?;
-        let serial = Port::new(line, !self.console.has_output())
-            .map_err(|source| BuildError::Host { what: "an eventfd", source })?;
-        let serial = Arc::new(serial);
+        let serial = Arc::new(Port::new(line, !self.console.has_output())?);
         let platform = Arc::new(Platform::new(Arc::clone(&serial), Routes(Arc::clone(&fd))));
         let lifecycle = Lifecycle::new(usize::from(vcpus), self.kick_signal);
         let shared = Arc::new(Shared::new(lifecycle, serial));

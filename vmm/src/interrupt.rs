@@ -21,11 +21,16 @@ pub(crate) struct IrqLine(EventFd);
 impl IrqLine {
     /// A new line for `gsi`.
     pub(crate) fn new(vm: &VmFd, gsi: u32) -> Result<Self, BuildError> {
-        let event = EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)
-            .map_err(|source| BuildError::Host { what: "an eventfd", source })?;
+        let event = event()?;
         vm.register_irqfd(&event, gsi).map_err(KvmError::operation("KVM_IRQFD"))?;
         Ok(Self(event))
     }
+}
+
+/// A new eventfd that never blocks, and that no child process inherits.
+pub(crate) fn event() -> Result<EventFd, BuildError> {
+    EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)
+        .map_err(|source| BuildError::Host { what: "an eventfd", source })
 }
 
 impl Interrupt for IrqLine {

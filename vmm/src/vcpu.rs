@@ -118,8 +118,7 @@ impl Vcpu {
             Ending::Exit(exit) => return Ok(exit),
             Ending::Crash(reason) => reason,
         };
-        let registers = x86_64::snapshot(&self.fd);
-        let address = x86_64::instruction_address(&self.fd);
+        let (registers, instruction_address) = x86_64::snapshot(&self.fd);
         let instruction = match &reason {
             CrashReason::Internal { suberror: INTERNAL_ERROR_EMULATION, .. } => {
                 emulated_instruction(self.fd.get_kvm_run())
@@ -131,7 +130,7 @@ impl Vcpu {
             reason,
             registers,
             instruction,
-            instruction_address: address,
+            instruction_address,
             hint: None,
         })))
     }

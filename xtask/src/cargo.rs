@@ -43,6 +43,11 @@ pub fn executables(args: &[&str]) -> Result<Vec<Executable>> {
     Ok(messages.lines().filter_map(executable).collect())
 }
 
+/// The program as users have it: `firecrest`, built for release.
+pub fn release_program() -> Result<PathBuf> {
+    path_of(&executables(&["build", "--release", "--package", "firecrest"])?, "firecrest")
+}
+
 /// The path of one executable of a build.
 pub fn path_of(executables: &[Executable], target: &str) -> Result<PathBuf> {
     let found = executables.iter().find(|executable| executable.target == target);

@@ -51,9 +51,8 @@ pub fn command(mut parser: lexopt::Parser) -> Result<u8> {
     }
     let place = Kvm::of_this_machine().for_linux_guests();
     println!("xtask: building firecrest");
-    let built = cargo::executables(&["build", "--release", "--package", "firecrest"])?;
     let demo = Demo {
-        firecrest: cargo::path_of(&built, "firecrest")?,
+        firecrest: cargo::release_program()?,
         kernel: debian_kernel::ensure()?.vmlinuz,
         initramfs: guest::ensure()?,
     };

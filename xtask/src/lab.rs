@@ -121,8 +121,8 @@ impl Lab {
     fn qemu(&self, kernel: &Path, initramfs: &Path, log: &Path) -> Command {
         let mut command = process::dies_with_us("qemu-system-x86_64");
         command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
-        // Without AVX: this QEMU lets a nested guest set XCR0 behind KVM's back, and its kernel then warns of
-        // CPUID leaves that do not add up.
+        // Without XSAVE and what needs it: this QEMU lets a nested guest set XCR0 behind KVM's back. Its kernel
+        // then warns of CPUID leaves that do not add up, or its programs die of signal frames that do not.
         command.args(["-M", "q35", "-cpu", "EPYC,+svm,+npt,-xsave,-avx,-avx2,-fma,-f16c"]);
         if self.icount {
             command.args(["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off", "-smp", "1"]);

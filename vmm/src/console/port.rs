@@ -9,7 +9,8 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use firecrest_devices::serial::SerialPort;
 use vmm_sys_util::eventfd::EventFd;
 
-use crate::interrupt::IrqLine;
+use crate::error::BuildError;
+use crate::interrupt::{IrqLine, event};
 
 /// Above this many bytes of output, a vCPU waits for them to be taken.
 const OUTPUT_LIMIT: usize = 64 << 10;
@@ -49,10 +50,9 @@ pub(crate) struct Taken {
 }
 
 impl Port {
-    pub(crate) fn new(line: IrqLine, discard_output: bool) -> io::Result<Self> {
+    pub(crate) fn new(line: IrqLine, discard_output: bool) -> Result<Self, BuildError> {
         let state = State { uart: SerialPort::new(line), flow: Flow::Normal, stalled: false, closed: false };
-        let wake = EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)?;
-        Ok(Self { state: Mutex::new(state), changed: Condvar::new(), wake, discard_output })
+        Ok(Self { state: Mutex::new(state), changed: Condvar::new(), wake: event()?, discard_output })
     }
 
     /// A vCPU reads a register.

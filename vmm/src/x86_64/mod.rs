@@ -4,7 +4,7 @@ mod cpuid;
 mod registers;
 
 pub(crate) use cpuid::Template;
-pub(crate) use registers::{instruction_address, set_boot_state, set_msrs, snapshot};
+pub(crate) use registers::{set_boot_state, set_msrs, snapshot};
 
 /// Where KVM puts the task state segment that Intel CPUs without unrestricted guests need: three pages in
 /// the MMIO gap, below the 4 GiB boundary (`KVM_SET_TSS_ADDR`).

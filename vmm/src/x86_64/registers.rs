@@ -92,10 +92,14 @@ fn set_lvt(apic: &mut kvm_lapic_state, register: usize, mode: u32) {
     }
 }
 
-/// A vCPU's registers for a report, where KVM still gives them.
-pub(crate) fn snapshot(vcpu: &VcpuFd) -> Option<Registers> {
-    let (regs, sregs) = (vcpu.get_regs().ok()?, vcpu.get_sregs().ok()?);
-    Some(Registers {
+/// A vCPU's registers for a report, and the guest physical address of the instruction it is at, where KVM still
+/// gives them.
+pub(crate) fn snapshot(vcpu: &VcpuFd) -> (Option<Registers>, Option<u64>) {
+    let (Ok(regs), Ok(sregs)) = (vcpu.get_regs(), vcpu.get_sregs()) else { return (None, None) };
+    // In long mode the segment's base counts as 0, and is 0 in KVM's state as in ours.
+    let linear = sregs.cs.base.wrapping_add(regs.rip);
+    let translation = vcpu.translate_gva(linear).ok().filter(|translation| translation.valid != 0);
+    let registers = Registers {
         rip: regs.rip,
         rflags: regs.rflags,
         rsp: regs.rsp,
@@ -120,14 +124,6 @@ pub(crate) fn snapshot(vcpu: &VcpuFd) -> Option<Registers> {
         cr4: sregs.cr4,
         efer: sregs.efer,
         cs: sregs.cs.selector,
-    })
-}
-
-/// The guest physical address of the instruction a vCPU is at.
-pub(crate) fn instruction_address(vcpu: &VcpuFd) -> Option<u64> {
-    let (regs, sregs) = (vcpu.get_regs().ok()?, vcpu.get_sregs().ok()?);
-    // In long mode the segment's base counts as 0, and is 0 in KVM's state as in ours.
-    let linear = sregs.cs.base.wrapping_add(regs.rip);
-    let translation = vcpu.translate_gva(linear).ok()?;
-    (translation.valid != 0).then_some(translation.physical_address)
+    };
+    (Some(registers), translation.map(|translation| translation.physical_address))
 }

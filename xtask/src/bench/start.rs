@@ -32,8 +32,7 @@ struct Contender {
 /// Measures all contenders and prints a table.
 pub fn run(runs: usize, peers: &[Peer]) -> Result<()> {
     println!("xtask: bench: building");
-    let built = cargo::executables(&["build", "--release", "--bin", "firecrest"])?;
-    let firecrest = cargo::path_of(&built, "firecrest")?;
+    let firecrest = cargo::release_program()?;
     let work = firecrest.with_file_name("bench-start");
     fs::create_dir_all(&work).map_err(|error| Error::new(format!("{}: {error}", work.display())))?;
     let floor = compile(&work, "floor", &["-O2", "-static", "benches/start/floor.c"])?;

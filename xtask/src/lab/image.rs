@@ -1,6 +1,6 @@
 //! The lab's initramfs: busybox, KVM's modules, the program with its files, and an init that runs it.
 //!
-//! It is left uncompressed: inflating it in emulation takes longer than QEMU takes to copy it.
+//! It is left uncompressed, so that nothing has to inflate it in emulation.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
