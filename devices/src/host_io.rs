@@ -1,0 +1,154 @@
+//! System calls that read and write guest memory directly: the bytes of a request are copied once, by the
+//! kernel, between the back end and the guest's buffers.
+//!
+//! What must hold: every address given to the kernel comes from a [`VolatileSlice`] of the guest's memory
+//! that is borrowed for as long as the call lasts, and none is kept after it. The guest may change the bytes
+//! at any time, which is nobody's problem but its own: no reference to them exists.
+//!
+//! [`VolatileSlice`]: vm_memory::VolatileSlice
+#![allow(unsafe_code, reason = "system calls on guest memory")]
+
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+
+use crate::virtio::{Buffer, MAX_BUFFERS, Memory, slices};
+
+/// The pieces of guest memory of one call, in the form that the kernel takes. Empty between calls.
+#[derive(Debug, Default)]
+pub struct IoVecs(Vec<IoVec>);
+
+/// `struct iovec`, with the address as a number: it is never used as a pointer on this side.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+struct IoVec {
+    base: usize,
+    len: usize,
+}
+
+const _: () = assert!(size_of::<IoVec>() == size_of::<libc::iovec>());
+const _: () = assert!(std::mem::offset_of!(IoVec, len) == std::mem::offset_of!(libc::iovec, iov_len));
+
+/// Where in its buffers a call begins, and how many bytes it is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// Bytes of the buffers to skip.
+    pub skip: usize,
+    /// Bytes to move at most.
+    pub len: usize,
+}
+
+impl Span {
+    /// All from `skip` on.
+    #[must_use]
+    pub fn from(skip: usize) -> Self {
+        Self { skip, len: usize::MAX }
+    }
+}
+
+impl IoVecs {
+    /// None yet; the memory for them grows to what calls need and is kept.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Reads from `fd` into guest memory; see readv(2).
+    ///
+    /// # Errors
+    /// What the host said. A part of guest memory that is gone is `EFAULT`.
+    pub fn readv(
+        &mut self,
+        fd: &impl AsRawFd,
+        memory: &Memory,
+        buffers: &[Buffer],
+        span: Span,
+    ) -> io::Result<usize> {
+        // SAFETY: see `call`; the kernel writes what the vectors describe, and that is guest memory.
+        self.call(fd, memory, buffers, span, |fd, vecs, count| unsafe { libc::readv(fd, vecs, count) })
+    }
+
+    /// Writes guest memory to `fd`; see writev(2).
+    ///
+    /// # Errors
+    /// What the host said.
+    pub fn writev(
+        &mut self,
+        fd: &impl AsRawFd,
+        memory: &Memory,
+        buffers: &[Buffer],
+        span: Span,
+    ) -> io::Result<usize> {
+        // SAFETY: see `call`; the kernel reads what the vectors describe.
+        self.call(fd, memory, buffers, span, |fd, vecs, count| unsafe { libc::writev(fd, vecs, count) })
+    }
+
+    /// Reads from `fd` at `offset` into guest memory; see preadv(2).
+    ///
+    /// # Errors
+    /// What the host said.
+    pub fn preadv(
+        &mut self,
+        fd: &impl AsRawFd,
+        offset: u64,
+        memory: &Memory,
+        buffers: &[Buffer],
+        span: Span,
+    ) -> io::Result<usize> {
+        let offset = file_offset(offset)?;
+        // SAFETY: as for `readv`.
+        self.call(fd, memory, buffers, span, |fd, vecs, count| unsafe {
+            libc::preadv(fd, vecs, count, offset)
+        })
+    }
+
+    /// Writes guest memory to `fd` at `offset`, to stable storage where `durable`; see pwritev2(2).
+    ///
+    /// # Errors
+    /// What the host said.
+    pub fn pwritev(
+        &mut self,
+        fd: &impl AsRawFd,
+        offset: u64,
+        durable: bool,
+        memory: &Memory,
+        buffers: &[Buffer],
+        span: Span,
+    ) -> io::Result<usize> {
+        let offset = file_offset(offset)?;
+        let flags = if durable { libc::RWF_DSYNC } else { 0 };
+        // SAFETY: as for `writev`.
+        self.call(fd, memory, buffers, span, |fd, vecs, count| unsafe {
+            libc::pwritev2(fd, vecs, count, offset, flags)
+        })
+    }
+
+    fn call(
+        &mut self,
+        fd: &impl AsRawFd,
+        memory: &Memory,
+        buffers: &[Buffer],
+        span: Span,
+        system_call: impl FnOnce(RawFd, *const libc::iovec, libc::c_int) -> libc::ssize_t,
+    ) -> io::Result<usize> {
+        self.fill(memory, buffers, span);
+        let count = libc::c_int::try_from(self.0.len()).unwrap_or(libc::c_int::MAX);
+        // `IoVec` is laid out as `iovec`. The addresses are those of guest memory that `memory` keeps mapped
+        // and that is only ever accessed as volatile.
+        let result = system_call(fd.as_raw_fd(), self.0.as_ptr().cast(), count);
+        self.0.clear();
+        usize::try_from(result).map_err(|_| io::Error::last_os_error())
+    }
+
+    /// Describes `span` of `buffers`.
+    fn fill(&mut self, memory: &Memory, buffers: &[Buffer], span: Span) {
+        self.0.clear();
+        self.0.extend(slices(memory, buffers, span.skip, span.len).take(MAX_BUFFERS).map(|slice| IoVec {
+            base: slice.ptr_guard_mut().as_ptr().expose_provenance(),
+            len: slice.len(),
+        }));
+    }
+}
+
+fn file_offset(offset: u64) -> io::Result<libc::off_t> {
+    libc::off_t::try_from(offset).map_err(|_| io::Error::from_raw_os_error(libc::EOVERFLOW))
+}

@@ -1,0 +1,259 @@
+//! A card's thread: waits for kicks, for the card's own descriptors and for the transport's commands, and
+//! passes them on.
+//!
+//! A command that stops something is answered, and whoever sent it waits for the answer: a driver that has
+//! written a reset takes its memory back at once, so that nothing of the device may touch it from then on.
+//! A worker never waits for the transport.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, Sender};
+
+use event_manager::{EventManager, EventOps, EventSet, MutEventSubscriber, SubscriberId, SubscriberOps};
+use vmm_sys_util::eventfd::EventFd;
+
+use super::device::{Card, Events, RESERVED_TOKENS};
+use super::line::Line;
+use super::queue::{Broken, Queue, QueueState};
+use super::stats::QueueStats;
+
+/// The token of the commands' eventfd; kicks are [`RESERVED_TOKENS`] and the queue's index.
+const COMMANDS: u32 = u32::MAX;
+
+/// What a transport asks of a worker.
+pub(super) enum Command {
+    Start { features: u64, line: Arc<Line>, queues: Vec<Queue> },
+    StartQueue(Queue),
+    StopQueue { index: u16, reply: Sender<Option<QueueState>> },
+    Stop { reply: Sender<Vec<(u16, QueueState)>> },
+    Rescan,
+    Quit,
+}
+
+/// The transport's end of a worker. Dropping it ends the worker.
+#[derive(Debug)]
+pub(super) struct Remote {
+    pub(super) queues: Vec<u16>,
+    commands: Sender<Command>,
+    wake: Arc<EventFd>,
+}
+
+/// A card, and what it waits for, to be run by a thread of its own.
+pub struct Worker {
+    manager: EventManager<Shell>,
+    shell: SubscriberId,
+}
+
+/// The loop of a worker could not go on: the host refused what it had granted before.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a device's thread cannot wait for events")]
+pub struct WorkerError(#[from] event_manager::Error);
+
+/// Makes a worker for `card`, which has these queues.
+pub(super) fn pair(
+    card: Box<dyn Card>,
+    queues: Vec<u16>,
+    kicks: BTreeMap<u16, (Arc<EventFd>, Arc<QueueStats>)>,
+) -> io::Result<(Remote, Worker)> {
+    let (commands, receiver) = mpsc::channel();
+    let wake = Arc::new(EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)?);
+    let shell = Shell {
+        card,
+        kicks,
+        commands: receiver,
+        wake: Arc::clone(&wake),
+        line: None,
+        started: Vec::new(),
+        failed: false,
+        quit: false,
+    };
+    let mut manager = EventManager::new().map_err(io::Error::other)?;
+    let shell = manager.add_subscriber(shell);
+    Ok((Remote { queues, commands, wake }, Worker { manager, shell }))
+}
+
+impl Remote {
+    /// Sends a command; one that cannot be sent finds a worker that has ended, and with it all its work.
+    pub(super) fn send(&self, command: Command) {
+        if self.commands.send(command).is_ok() {
+            // It fails only where the counter is at its maximum, and then the worker is awake.
+            let _: io::Result<()> = self.wake.write(1);
+        }
+    }
+
+    /// Sends a command that is answered, and waits for the answer; `None` where the worker has ended.
+    pub(super) fn ask<T>(&self, command: impl FnOnce(Sender<T>) -> Command) -> Option<T> {
+        let (reply, answer) = mpsc::channel();
+        self.send(command(reply));
+        answer.recv().ok()
+    }
+}
+
+impl Drop for Remote {
+    fn drop(&mut self) {
+        self.send(Command::Quit);
+    }
+}
+
+impl Worker {
+    /// Works until the transport is dropped.
+    ///
+    /// # Errors
+    /// The host refuses to let the thread wait.
+    pub fn run(mut self) -> Result<(), WorkerError> {
+        while !self.manager.subscriber_mut(self.shell)?.quit {
+            self.manager.run()?;
+        }
+        Ok(())
+    }
+}
+
+impl std::fmt::Debug for Worker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Worker")
+    }
+}
+
+struct Shell {
+    card: Box<dyn Card>,
+    kicks: BTreeMap<u16, (Arc<EventFd>, Arc<QueueStats>)>,
+    commands: Receiver<Command>,
+    wake: Arc<EventFd>,
+    /// There while the card is activated.
+    line: Option<Arc<Line>>,
+    started: Vec<u16>,
+    /// The driver broke the rules, or the back end refused: nothing is done until the reset.
+    failed: bool,
+    quit: bool,
+}
+
+impl MutEventSubscriber for Shell {
+    fn init(&mut self, ops: &mut EventOps<'_>) {
+        let commands = event_manager::Events::with_data(&*self.wake, COMMANDS, EventSet::IN);
+        if let Err(error) = ops.add(commands) {
+            log::error!("a device's thread cannot wait for commands: {error}");
+            self.quit = true;
+        }
+    }
+
+    fn process(&mut self, event: event_manager::Events, ops: &mut EventOps<'_>) {
+        let token = event.data();
+        if token == COMMANDS {
+            let _: io::Result<u64> = self.wake.read();
+            while let Ok(command) = self.commands.try_recv() {
+                self.command(command, ops);
+            }
+        } else if token & RESERVED_TOKENS != 0 {
+            self.kicked((token & 0xffff).try_into().unwrap_or(u16::MAX), ops);
+        } else if self.line.is_some() && !self.failed {
+            let result = self.card.ready(token, event.event_set(), &mut Events(ops));
+            self.settle(result, ops);
+        }
+    }
+}
+
+impl Shell {
+    fn command(&mut self, command: Command, ops: &mut EventOps<'_>) {
+        match command {
+            Command::Start { features, line, queues } => self.start(features, line, queues, ops),
+            Command::StartQueue(queue) => self.start_queue(queue, ops),
+            // Whoever asked waits for these answers, or has gone.
+            Command::StopQueue { index, reply } => drop(reply.send(self.stop_queue(index, ops))),
+            Command::Stop { reply } => drop(reply.send(self.stop(ops))),
+            Command::Rescan => self.card.rescan(),
+            Command::Quit => {
+                self.stop(ops);
+                self.quit = true;
+            }
+        }
+    }
+
+    fn start(&mut self, features: u64, line: Arc<Line>, queues: Vec<Queue>, ops: &mut EventOps<'_>) {
+        self.failed = false;
+        let result = self.card.activate(features, &line, &mut Events(ops));
+        self.line = Some(line);
+        if let Err(error) = result {
+            log::warn!("a device's back end refuses to start: {error}");
+            self.fail(ops);
+        }
+        for queue in queues {
+            self.start_queue(queue, ops);
+        }
+    }
+
+    fn start_queue(&mut self, queue: Queue, ops: &mut EventOps<'_>) {
+        let index = queue.index();
+        let Some((kick, _)) = self.kicks.get(&index).filter(|_| self.line.is_some()) else { return };
+        // Edge-triggered, so that a kick need not be read: each write of the eventfd is an edge.
+        let event = event_manager::Events::with_data(
+            &**kick,
+            RESERVED_TOKENS | u32::from(index),
+            EventSet::IN | EventSet::EDGE_TRIGGERED,
+        );
+        let registered = ops.add(event);
+        self.started.push(index);
+        self.card.start_queue(queue, &mut Events(ops));
+        if let Err(error) = registered {
+            log::warn!("a device's thread cannot wait for kicks: {error}");
+            self.fail(ops);
+        }
+        // What the driver made available before may have no kick of its own.
+        self.kicked(index, ops);
+    }
+
+    fn kicked(&mut self, index: u16, ops: &mut EventOps<'_>) {
+        if self.failed || !self.started.contains(&index) {
+            return;
+        }
+        if let Some((_, stats)) = self.kicks.get(&index) {
+            stats.kicks.add(1);
+        }
+        let result = self.card.kicked(index, &mut Events(ops));
+        self.settle(result, ops);
+    }
+
+    fn settle(&mut self, result: Result<(), Broken>, ops: &mut EventOps<'_>) {
+        if let Err(broken) = result {
+            log::warn!("a device needs a reset: {broken}");
+            self.fail(ops);
+        }
+    }
+
+    /// Nothing is waited for but commands, until the reset.
+    fn fail(&mut self, ops: &mut EventOps<'_>) {
+        self.failed = true;
+        for index in &self.started {
+            if let Some((kick, _)) = self.kicks.get(index) {
+                let _: event_manager::Result<()> = ops.remove(event_manager::Events::empty(&**kick));
+            }
+        }
+        if let Some(line) = &self.line {
+            line.needs_reset();
+        }
+    }
+
+    fn stop_queue(&mut self, index: u16, ops: &mut EventOps<'_>) -> Option<QueueState> {
+        self.started.retain(|started| *started != index);
+        if let Some((kick, _)) = self.kicks.get(&index) {
+            // After a failure it is not there any more, which is as good.
+            let _: event_manager::Result<()> = ops.remove(event_manager::Events::empty(&**kick));
+        }
+        let mut queue = self.card.stop_queue(index, &mut Events(ops))?;
+        if !self.failed {
+            // What was completed last; a ring that is out of reach is the driver's loss.
+            let _: Result<(), Broken> = queue.publish();
+        }
+        Some(queue.state())
+    }
+
+    fn stop(&mut self, ops: &mut EventOps<'_>) -> Vec<(u16, QueueState)> {
+        let started = self.started.clone();
+        let states =
+            started.into_iter().filter_map(|index| Some((index, self.stop_queue(index, ops)?))).collect();
+        if self.line.take().is_some() {
+            self.card.deactivate(&mut Events(ops));
+        }
+        states
+    }
+}
