@@ -62,14 +62,14 @@ pub const VIRTIO_MMIO_SIZE: u64 = 0x1000;
 /// Where devices may have registers.
 pub const DEVICE_WINDOW: Range<u64> = MMIO_GAP.start..IOAPIC_BASE;
 
-/// Pins of the IOAPIC; GSI *n* is pin *n*.
-pub const IOAPIC_PINS: u32 = 24;
+/// Pins of the IOAPIC at most; GSI *n* is pin *n*. A machine with fewer devices can do with fewer.
+pub const IOAPIC_PINS: u32 = VIRTIO_GSI_FIRST + MAX_VIRTIO_DEVICES;
 /// The serial port's GSI, where a PC has it.
 pub const SERIAL_GSI: u32 = 4;
 /// The first GSI for virtio-mmio devices; those below are a PC's timer, keyboard and serial ports.
 pub const VIRTIO_GSI_FIRST: u32 = 5;
 /// The most virtio-mmio devices a machine can have: one GSI each.
-pub const MAX_VIRTIO_DEVICES: u32 = IOAPIC_PINS - VIRTIO_GSI_FIRST;
+pub const MAX_VIRTIO_DEVICES: u32 = 24;
 
 /// The serial port (16550A).
 pub const PORT_SERIAL: u16 = 0x3f8;

@@ -1,4 +1,4 @@
-//! The I/O APIC: 24 pins, each led to a message that a local APIC understands.
+//! The I/O APIC: up to 29 pins, each led to a message that a local APIC understands.
 //!
 //! Only the redirection table lives here. The pins themselves are elsewhere: whoever implements [`Router`]
 //! keeps, for each pin the guest has unmasked, the message that an edge on it is to send. So an interrupt
@@ -13,13 +13,14 @@
 //! | threat | answer |
 //! |---|---|
 //! | registers beyond the table, odd sizes, odd offsets | read as 0, writes ignored |
-//! | masking and unmasking in a loop | one call of the router for each change, of at most 24 routes |
+//! | masking and unmasking in a loop | one call of the router for each change, of at most one route a pin |
 //! | vectors 0-15, reserved delivery modes | passed on: the local APIC drops what is illegal |
 
 use std::io;
 
-/// Pins, and so the GSIs 0-23.
-pub const PINS: u8 = 24;
+/// The most pins, and so the GSIs 0-28. A guest looks at every pin there is, an exit for each look: a machine
+/// gets as many as it has devices for.
+pub const PINS: u8 = 29;
 
 /// Bytes of guest physical address space that the registers take.
 pub const SIZE: u64 = 0x1000;
@@ -51,8 +52,8 @@ const VERSION: u8 = 0x01;
 const ARBITRATION: u8 = 0x02;
 const TABLE: u8 = 0x10;
 
-/// Version 0x11 (82093AA), and the highest entry's number in bits 16-23.
-const VERSION_VALUE: u32 = 0x11 | (PINS as u32 - 1) << 16;
+/// 82093AA. The highest entry's number is in bits 16-23 of the register.
+const VERSION_VALUE: u32 = 0x11;
 
 const MASKED: u64 = 1 << 16;
 /// Delivery status and remote IRR: the device's to set. Here both are always clear.
@@ -62,14 +63,15 @@ const READ_ONLY: u64 = 1 << 12 | 1 << 14;
 pub struct IoApic<R: Router> {
     select: u8,
     id: u32,
-    table: [u64; PINS as usize],
+    /// One entry for each pin.
+    table: Vec<u64>,
     router: R,
 }
 
 impl<R: Router> IoApic<R> {
-    /// An I/O APIC in its reset state: every pin masked.
-    pub fn new(router: R) -> Self {
-        Self { select: 0, id: 0, table: [MASKED; PINS as usize], router }
+    /// An I/O APIC of this many pins (at least 1, at most [`PINS`]) in its reset state: every pin masked.
+    pub fn new(router: R, pins: u8) -> Self {
+        Self { select: 0, id: 0, table: vec![MASKED; usize::from(pins.clamp(1, PINS))], router }
     }
 
     /// The guest reads `data.len()` bytes at `offset` into the register page.
@@ -103,7 +105,7 @@ impl<R: Router> IoApic<R> {
     fn register(&self) -> u32 {
         match self.select {
             ID | ARBITRATION => self.id,
-            VERSION => VERSION_VALUE,
+            VERSION => VERSION_VALUE | u32::from(self.pins().saturating_sub(1)) << 16,
             select => self.entry(select).map_or(0, |(pin, high)| half(self.pin(pin), high)),
         }
     }
@@ -128,7 +130,11 @@ impl<R: Router> IoApic<R> {
     fn entry(&self, select: u8) -> Option<(u8, bool)> {
         let index = select.checked_sub(TABLE)?;
         let pin = index / 2;
-        (pin < PINS).then_some((pin, index % 2 == 1))
+        (pin < self.pins()).then_some((pin, index % 2 == 1))
+    }
+
+    fn pins(&self) -> u8 {
+        u8::try_from(self.table.len()).unwrap_or(PINS)
     }
 
     fn pin(&self, pin: u8) -> u64 {
@@ -136,9 +142,9 @@ impl<R: Router> IoApic<R> {
     }
 
     fn route(&mut self) -> io::Result<()> {
-        let mut routes = Vec::with_capacity(usize::from(PINS));
-        for (pin, entry) in (0..PINS).zip(self.table) {
-            routes.extend(message(entry).map(|message| (pin, message)));
+        let mut routes = Vec::with_capacity(self.table.len());
+        for (pin, entry) in (0..PINS).zip(&self.table) {
+            routes.extend(message(*entry).map(|message| (pin, message)));
         }
         self.router.set_routes(&routes)
     }

@@ -32,7 +32,7 @@ fn get(apic: &mut IoApic<Recorder>, register: u8) -> u32 {
 
 fn device() -> (IoApic<Recorder>, Recorder) {
     let recorder = Recorder::default();
-    (IoApic::new(recorder.clone()), recorder)
+    (IoApic::new(recorder.clone(), 24), recorder)
 }
 
 #[test]
@@ -45,6 +45,18 @@ fn reset_state() {
         assert_eq!(get(&mut apic, 0x11 + 2 * pin), 0);
     }
     assert_eq!(get(&mut apic, 0x40), 0, "past the table");
+}
+
+#[test]
+fn it_has_as_many_pins_as_it_is_given() {
+    for (given, pins) in [(0, 1), (5, 5), (29, 29), (255, 29)] {
+        let mut apic = IoApic::new(Recorder::default(), given);
+        assert_eq!(get(&mut apic, 0x01), 0x11 | (pins - 1) << 16);
+        let last = 0x10 + 2 * (pins as u8 - 1);
+        set(&mut apic, last, 0x31);
+        set(&mut apic, last + 2, 0x31);
+        assert_eq!((get(&mut apic, last), get(&mut apic, last + 2)), (0x31, 0), "{given} given");
+    }
 }
 
 #[test]
@@ -114,7 +126,7 @@ fn a_router_that_fails_is_reported() {
             Err(io::Error::other("no room"))
         }
     }
-    let mut apic = IoApic::new(Failing);
+    let mut apic = IoApic::new(Failing, 24);
     apic.write(REGISTER_SELECT, &[0x10, 0, 0, 0]).unwrap();
     assert_eq!(apic.write(WINDOW, &[0x31, 0, 0, 0]).unwrap_err().to_string(), "no room");
 }
@@ -128,7 +140,7 @@ proptest! {
             set(&mut apic, register, value);
         }
         let table: Vec<_> =
-            (0..PINS).filter_map(|pin| message(apic.pin(pin)).map(|message| (pin, message))).collect();
+            (0..24).filter_map(|pin| message(apic.pin(pin)).map(|message| (pin, message))).collect();
         let told = recorder.0.lock().unwrap().last().cloned().unwrap_or_default();
         prop_assert_eq!(told, table);
     }
