@@ -10,10 +10,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use firecrest_boot::{Machine, Plan, Request, layout, plan};
+use firecrest_devices::virtio::Device;
 use kvm_bindings::{KVM_CAP_SPLIT_IRQCHIP, kvm_enable_cap, kvm_userspace_memory_region};
 use kvm_ioctls::{Kvm, VcpuFd, VmFd};
 
 use crate::console::{Console, Port};
+use crate::devices::{self, DeviceSet, RegisterAccess};
 use crate::error::BuildError;
 use crate::interrupt::{IrqLine, Routes};
 use crate::kernel::Kernel;
@@ -36,8 +38,20 @@ pub struct Builder {
     vcpus: usize,
     kernel: Option<Kernel>,
     console: Console,
+    devices: Vec<Spec>,
+    register_access: RegisterAccess,
     kick_signal: i32,
     kvm_device: PathBuf,
+}
+
+/// A device that was asked for.
+#[derive(Debug)]
+enum Spec {}
+
+impl Spec {
+    fn build(self) -> Result<Device, BuildError> {
+        match self {}
+    }
 }
 
 impl Vm {
@@ -49,6 +63,8 @@ impl Vm {
             vcpus: 1,
             kernel: None,
             console: Console::discard(),
+            devices: Vec::new(),
+            register_access: RegisterAccess::default(),
             kick_signal: libc::SIGSTKFLT,
             kvm_device: PathBuf::from(kvm::DEVICE),
         }
@@ -90,6 +106,13 @@ impl Builder {
         self
     }
 
+    /// Sets how accesses to the registers of virtio devices are served; [`RegisterAccess::Mapped`] unless set.
+    #[must_use]
+    pub fn register_access(mut self, access: RegisterAccess) -> Self {
+        self.register_access = access;
+        self
+    }
+
     /// Sets the signal that interrupts a vCPU's thread; `SIGSTKFLT` unless set, which Linux has and nobody uses.
     ///
     /// It is only ever sent to threads of the VM, which block it; the process's handler for it, if there is
@@ -119,30 +142,47 @@ impl Builder {
         let kernel = self.kernel.ok_or(BuildError::NoKernel)?;
         let vcpus = vcpu_count(self.vcpus, usize::from(layout::MAX_VCPUS))?;
         check_kick_signal(self.kick_signal)?;
-        let layout = self.memory.layout()?;
+        let ranges = self.memory.layout()?;
+        let count = self.devices.len();
+        if count > layout::MAX_VIRTIO_DEVICES as usize {
+            return Err(BuildError::Devices { count });
+        }
         let plan = plan(&Request {
             image: &kernel.source.image,
             protocol: kernel.protocol,
             initrd_len: kernel.initrd.as_ref().map(|initrd| initrd.len),
             cmdline: &kernel.cmdline,
-            machine: Machine { ram: &layout, vcpus, devices: &[] },
+            machine: Machine { ram: &ranges, vcpus, devices: &devices::places(count) },
         })?;
+        let specs = self.devices.into_iter();
+        let devices = specs.map(Spec::build).collect::<Result<Vec<_>, _>>()?;
 
         let kvm = kvm::open(&self.kvm_device)?;
         vcpu_count(self.vcpus, kvm.get_max_vcpus())?;
-        let ram = Ram::map(self.memory, &layout)?;
+        let ram = Ram::map(self.memory, &ranges, count != 0)?;
         load(&ram, &plan, &kernel)?;
-        let fd = Arc::new(create_vm(&kvm, &ram)?);
+        let pages = devices::pages(count)?;
+        let fd = Arc::new(create_vm(&kvm, &ram, |vm, slot| {
+            if count == 0 || self.register_access == RegisterAccess::Trapped {
+                return Ok(());
+            }
+            devices::map(vm, &pages, count, slot)
+        })?);
 
         let line = IrqLine::new(&fd, layout::SERIAL_GSI)?;
         let serial = Arc::new(Port::new(line, !self.console.has_output())?);
-        let platform = Arc::new(Platform::new(Arc::clone(&serial), Routes(Arc::clone(&fd))));
         let lifecycle = Lifecycle::new(usize::from(vcpus), self.kick_signal);
-        let shared = Arc::new(Shared::new(lifecycle, serial));
-        let vcpus = create_vcpus(&kvm, &fd, vcpus, &plan, self.kick_signal)?
+        let shared = Arc::new(Shared::new(lifecycle, Arc::clone(&serial)));
+        let vcpus = create_vcpus(&kvm, &fd, vcpus, &plan, self.kick_signal)?;
+        // Doorbells last: each goes on KVM's I/O bus, and a slot or vCPU made after it would wait.
+        let (set, device_threads) = DeviceSet::new(&fd, devices, pages, self.register_access, ram.memory())?;
+        let devices = Arc::new(set);
+        let routes = Routes(Arc::clone(&fd));
+        let platform = Arc::new(Platform::new(serial, routes, Arc::clone(&devices)));
+        let vcpus = vcpus
             .map(|(index, fd)| Vcpu::new(index, fd, Arc::clone(&platform), Arc::clone(&shared)))
             .collect();
-        Ok(Vm { shared, vcpus, console: self.console, fd, ram })
+        Ok(Vm { shared, vcpus, console: self.console, device_threads, fd, devices, ram })
     }
 }
 
@@ -174,10 +214,16 @@ fn load(ram: &Ram, plan: &Plan, kernel: &Kernel) -> Result<(), BuildError> {
     Ok(())
 }
 
-fn create_vm(kvm: &Kvm, ram: &Ram) -> Result<VmFd, KvmError> {
+/// Makes the VM with its memory; `map_more` adds what else is mapped, from the slot number it is given on.
+fn create_vm(
+    kvm: &Kvm,
+    ram: &Ram,
+    map_more: impl FnOnce(&VmFd, u32) -> Result<(), KvmError>,
+) -> Result<VmFd, KvmError> {
     let vm = kvm.create_vm().map_err(KvmError::operation("KVM_CREATE_VM"))?;
     vm.set_tss_address(x86_64::TSS_ADDRESS).map_err(KvmError::operation("KVM_SET_TSS_ADDR"))?;
-    for (slot, (guest_phys_addr, memory_size, userspace_addr)) in (0..).zip(ram.slots()) {
+    let mut slots = 0..;
+    for ((guest_phys_addr, memory_size, userspace_addr), slot) in ram.slots().zip(slots.by_ref()) {
         let region =
             kvm_userspace_memory_region { slot, guest_phys_addr, memory_size, userspace_addr, flags: 0 };
         // SAFETY: the region is mapped, is only ever accessed through volatile accessors or by the kernel,
@@ -185,6 +231,7 @@ fn create_vm(kvm: &Kvm, ram: &Ram) -> Result<VmFd, KvmError> {
         unsafe { vm.set_user_memory_region(region) }
             .map_err(KvmError::operation("KVM_SET_USER_MEMORY_REGION"))?;
     }
+    map_more(&vm, slots.next().unwrap_or(u32::MAX))?;
     let mut split = kvm_enable_cap { cap: KVM_CAP_SPLIT_IRQCHIP, ..Default::default() };
     split.args = [u64::from(layout::IOAPIC_PINS), 0, 0, 0];
     vm.enable_cap(&split).map_err(KvmError::operation("KVM_CAP_SPLIT_IRQCHIP"))?;

@@ -66,6 +66,12 @@ pub enum BuildError {
         /// The largest number possible on this host.
         max: usize,
     },
+    /// There are more devices than a machine can have.
+    #[error("{count} devices are more than the 24 that a machine can have")]
+    Devices {
+        /// The number asked for.
+        count: usize,
+    },
     /// The signal cannot be used to interrupt a vCPU thread.
     #[error(
         "signal {signal} cannot be the kick signal: give SIGSTKFLT, SIGUSR1, SIGUSR2 or a real-time signal"
@@ -123,6 +129,14 @@ pub enum WaitError {
         /// The thread's name.
         thread: String,
         /// The panic's message.
+        message: String,
+    },
+    /// A device's thread could not go on.
+    #[error("thread {thread} failed: {message}")]
+    Failed {
+        /// The thread's name.
+        thread: String,
+        /// What it said.
         message: String,
     },
 }

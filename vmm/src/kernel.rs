@@ -7,6 +7,9 @@
 //! [`CrashReason::MemoryFault`](crate::CrashReason::MemoryFault). Replacing the file (writing another and
 //! renaming it) is harmless. [`Kernel::sealed`] copies the kernel once into memory that nobody can change;
 //! use it where one kernel starts many guests from files that others may write.
+//!
+//! A guest with devices is another matter: devices touch whatever memory their guest names, and a page that is
+//! gone would be the whole process's end. For such a guest only what is sealed is mapped; what is not is copied.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -40,6 +43,14 @@ pub(crate) struct Source {
 pub(crate) struct Initrd {
     pub(crate) file: File,
     pub(crate) len: u64,
+}
+
+impl Initrd {
+    fn sealed(&self) -> io::Result<Self> {
+        let file = seal_file(&self.file)?;
+        let len = file.metadata()?.len();
+        Ok(Self { file, len })
+    }
 }
 
 impl Kernel {
@@ -77,19 +88,24 @@ impl Kernel {
         }
     }
 
-    /// The same kernel, its image copied into a memfd that is sealed against every change. The initrd's file
-    /// stays the one it is.
+    /// The same kernel, its image and its initrd copied into memfds that are sealed against every change.
     ///
     /// # Errors
     /// The file cannot be read any more, is no kernel any more, or the host has no memory for it.
     pub fn sealed(&self) -> Result<Self, KernelError> {
         let name = self.source.name.clone();
-        let copied = self.source.file.try_clone().and_then(|mut file| {
-            file.seek(SeekFrom::Start(0))?;
-            seal(&mut file)
-        });
+        let copied = seal_file(&self.source.file);
         let file = copied.map_err(|source| KernelError::Seal { name: name.clone(), source })?;
-        Ok(Self { source: Self::parse(name, file)?.source, ..self.clone() })
+        let initrd = match &self.initrd {
+            None => None,
+            Some(initrd) => Some(
+                initrd
+                    .sealed()
+                    .map(Arc::new)
+                    .map_err(|source| KernelError::Seal { name: format!("initrd of {name}"), source })?,
+            ),
+        };
+        Ok(Self { source: Self::parse(name, file)?.source, initrd, ..self.clone() })
     }
 
     /// Sets the command line. Its length and bytes are checked by [`Builder::build`](crate::Builder::build):
@@ -133,6 +149,13 @@ fn open_regular(path: &Path) -> Result<(File, u64), KernelError> {
     } else {
         Err(KernelError::Kind { path: path.to_owned() })
     }
+}
+
+/// Copies all of a file into a memfd, and seals it.
+fn seal_file(file: &File) -> io::Result<File> {
+    let mut file = file.try_clone()?;
+    file.seek(SeekFrom::Start(0))?;
+    seal(&mut file)
 }
 
 /// Copies what is left of `from` into a memfd, and seals it.

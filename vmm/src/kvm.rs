@@ -17,13 +17,14 @@ pub const DEVICE: &str = "/dev/kvm";
 const API_VERSION: i32 = kvm::KVM_API_VERSION.cast_signed();
 
 /// The capabilities we use and cannot do without, by the names of `Documentation/virt/kvm/api.rst`.
-const NEEDED: [(&str, u32); 8] = [
+const NEEDED: [(&str, u32); 9] = [
     ("KVM_CAP_USER_MEMORY", kvm::KVM_CAP_USER_MEMORY),
     ("KVM_CAP_EXT_CPUID", kvm::KVM_CAP_EXT_CPUID),
     ("KVM_CAP_MP_STATE", kvm::KVM_CAP_MP_STATE),
     ("KVM_CAP_IRQ_ROUTING", kvm::KVM_CAP_IRQ_ROUTING),
     ("KVM_CAP_IRQFD", kvm::KVM_CAP_IRQFD),
     ("KVM_CAP_IOEVENTFD", kvm::KVM_CAP_IOEVENTFD),
+    ("KVM_CAP_READONLY_MEM", kvm::KVM_CAP_READONLY_MEM),
     ("KVM_CAP_TSC_DEADLINE_TIMER", kvm::KVM_CAP_TSC_DEADLINE_TIMER),
     ("KVM_CAP_SPLIT_IRQCHIP", kvm::KVM_CAP_SPLIT_IRQCHIP),
 ];

@@ -31,6 +31,7 @@
 
 mod builder;
 mod console;
+mod devices;
 mod error;
 mod exit;
 mod interrupt;
@@ -48,9 +49,11 @@ pub mod host;
 
 pub use builder::Builder;
 pub use console::{Console, ConsoleInput};
+pub use devices::{DeviceStats, RegisterAccess, Stats};
 pub use error::{BuildError, KernelError, StartError, StateError, WaitError};
 pub use exit::{Crash, CrashReason, Exit, Registers, ResetCause};
 pub use firecrest_boot::{ImageError, PlanError, Protocol};
+pub use firecrest_devices::virtio::QueueCounts;
 pub use kernel::Kernel;
 pub use kvm::KvmError;
 pub use memory::{HugePages, MAX_BYTES, MIN_BYTES, Memory, MemoryError, Placed};

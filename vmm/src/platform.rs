@@ -8,6 +8,7 @@ use firecrest_devices::power::{self, Register, Request};
 use firecrest_devices::serial;
 
 use crate::console::Port;
+use crate::devices::DeviceSet;
 use crate::exit::{CrashReason, Exit, ResetCause};
 use crate::interrupt::Routes;
 
@@ -37,6 +38,7 @@ pub(crate) enum Ending {
 pub(crate) struct Platform {
     serial: Arc<Port>,
     ioapic: Mutex<IoApic<Routes>>,
+    devices: Arc<DeviceSet>,
 }
 
 /// Who answers at a port.
@@ -60,8 +62,12 @@ fn target(port: u16) -> Target {
 }
 
 impl Platform {
-    pub(crate) fn new(serial: Arc<Port>, routes: Routes) -> Self {
-        Self { serial, ioapic: Mutex::new(IoApic::new(routes)) }
+    pub(crate) fn new(serial: Arc<Port>, routes: Routes, devices: Arc<DeviceSet>) -> Self {
+        // Every GSI up to the last device's has a pin.
+        let pins = (0..=ioapic::PINS)
+            .nth(devices.len().saturating_add(layout::VIRTIO_GSI_FIRST as usize))
+            .unwrap_or(ioapic::PINS);
+        Self { serial, ioapic: Mutex::new(IoApic::new(routes, pins)), devices }
     }
 
     /// Port output: `data` holds one or more accesses of `size` bytes, all to `port`.
@@ -92,7 +98,10 @@ impl Platform {
 
     /// A write to guest physical address space where there is no memory.
     pub(crate) fn mmio_write(&self, address: u64, data: &[u8]) -> Option<Ending> {
-        let offset = ioapic_offset(address)?;
+        let Some(offset) = ioapic_offset(address) else {
+            self.devices.write(address, data);
+            return None;
+        };
         let result = self.ioapic.lock().unwrap_or_else(PoisonError::into_inner).write(offset, data);
         result.err().map(|error| Ending::Crash(CrashReason::Routing(error.to_string())))
     }
@@ -101,7 +110,11 @@ impl Platform {
     pub(crate) fn mmio_read(&self, address: u64, data: &mut [u8]) {
         match ioapic_offset(address) {
             Some(offset) => self.ioapic.lock().unwrap_or_else(PoisonError::into_inner).read(offset, data),
-            None => data.fill(NOTHING),
+            None => {
+                if !self.devices.read(address, data) {
+                    data.fill(NOTHING);
+                }
+            }
         }
     }
 }

@@ -8,6 +8,7 @@ use firecrest_seccomp::{End, spawn};
 use kvm_ioctls::VmFd;
 
 use crate::console::{Console, ConsoleInput, THREAD_NAME};
+use crate::devices::{DeviceSet, DeviceThread, Stats};
 use crate::error::{StartError, StateError, WaitError};
 use crate::exit::{Crash, Exit};
 use crate::host::Flavour;
@@ -23,8 +24,10 @@ pub struct Vm {
     pub(crate) shared: Arc<Shared>,
     pub(crate) vcpus: Vec<Vcpu>,
     pub(crate) console: Console,
+    pub(crate) device_threads: Vec<DeviceThread>,
     /// Before `ram`, as fields are dropped in order: KVM lets go of the memory before it is unmapped.
     pub(crate) fd: Arc<VmFd>,
+    pub(crate) devices: Arc<DeviceSet>,
     pub(crate) ram: Ram,
 }
 
@@ -34,8 +37,8 @@ impl Vm {
     /// # Errors
     /// A thread could not be started; those that had been are stopped again.
     pub fn start(self) -> Result<Running, StartError> {
-        let Self { shared, vcpus, console, fd, ram } = self;
-        let running = Running { shared, threads: Mutex::new(Threads::default()), _fd: fd, ram };
+        let Self { shared, vcpus, console, device_threads, fd, devices, ram } = self;
+        let running = Running { shared, threads: Mutex::new(Threads::default()), _fd: fd, devices, ram };
         // vCPU 0 first: it is in the guest while the other threads start.
         let count = vcpus.len();
         for (started, vcpu) in vcpus.into_iter().enumerate() {
@@ -45,15 +48,18 @@ impl Vm {
                 return Err(error);
             }
         }
-        if let Some(worker) = console.into_worker(running.shared.serial()) {
-            let shared = Arc::clone(&running.shared);
-            let report = move |end| {
-                if let End::Panicked(message) = end {
-                    shared.end(Err(panicked(THREAD_NAME, message)));
+        for DeviceThread { name, worker } in device_threads {
+            let (shared, thread) = (Arc::clone(&running.shared), name.clone());
+            let body = move || {
+                if let Err(error) = worker.run() {
+                    shared.end(Err(WaitError::Failed { thread, message: error.to_string() }));
                 }
             };
-            let thread = spawn(THREAD_NAME, move || worker.run(), report)
-                .map_err(|source| StartError { thread: THREAD_NAME.to_owned(), source })?;
+            let thread = running.spawn(&name, body, || ())?;
+            running.threads().devices.push(thread);
+        }
+        if let Some(worker) = console.into_worker(running.shared.serial()) {
+            let thread = running.spawn(THREAD_NAME, move || worker.run(), || ())?;
             running.threads().console = Some(thread);
         }
         Ok(running)
@@ -72,12 +78,14 @@ pub struct Running {
     threads: Mutex<Threads>,
     /// Before `ram`, see [`Vm`].
     _fd: Arc<VmFd>,
+    devices: Arc<DeviceSet>,
     ram: Ram,
 }
 
 #[derive(Default)]
 struct Threads {
     vcpus: Vec<JoinHandle<()>>,
+    devices: Vec<JoinHandle<()>>,
     console: Option<JoinHandle<()>>,
 }
 
@@ -127,26 +135,52 @@ impl Running {
         ConsoleInput(Arc::clone(self.shared.serial()))
     }
 
+    /// Has every device look at its back end again: a disk whose file has another size now takes it on, and
+    /// tells the guest.
+    pub fn rescan(&self) {
+        self.devices.rescan();
+    }
+
+    /// What has been counted of the devices so far.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.devices.stats()
+    }
+
     fn start_vcpu(&self, vcpu: Vcpu) -> Result<(), StartError> {
-        let (index, name) = (vcpu.index(), format!("fc-vcpu{}", vcpu.index()));
-        let (shared, thread) = (Arc::clone(&self.shared), name.clone());
-        let report = move |end| {
-            if let End::Panicked(message) = end {
-                shared.end(Err(panicked(&thread, message)));
-            }
-            shared.lifecycle().retire(usize::from(index));
-        };
-        let handle =
-            spawn(&name, move || vcpu.run(), report).map_err(|source| StartError { thread: name, source })?;
-        self.threads().vcpus.push(handle);
+        let index = vcpu.index();
+        let shared = Arc::clone(&self.shared);
+        let retire = move || shared.lifecycle().retire(usize::from(index));
+        let thread = self.spawn(&format!("fc-vcpu{index}"), move || vcpu.run(), retire)?;
+        self.threads().vcpus.push(thread);
         Ok(())
     }
 
-    /// After the end of the run: joins the vCPUs' threads, and then the console's, whose work is then done.
+    /// Starts a thread of the VM, whose panic ends the run; `last` is run at its end, however it ends.
+    fn spawn(
+        &self,
+        name: &str,
+        body: impl FnOnce() + Send + 'static,
+        last: impl FnOnce() + Send + 'static,
+    ) -> Result<JoinHandle<()>, StartError> {
+        let (shared, thread) = (Arc::clone(&self.shared), name.to_owned());
+        let report = move |end| {
+            if let End::Panicked(message) = end {
+                shared.end(Err(WaitError::Panicked { thread, message }));
+            }
+            last();
+        };
+        spawn(name, body, report).map_err(|source| StartError { thread: name.to_owned(), source })
+    }
+
+    /// After the end of the run: joins the vCPUs' threads, and then the devices' and the console's, whose work
+    /// is then done.
     fn settle(&self) {
         let mut threads = self.threads();
         // A panic of a thread has been caught and reported: joining cannot fail.
         threads.vcpus.drain(..).for_each(|thread| drop(thread.join()));
+        self.devices.close();
+        threads.devices.drain(..).for_each(|thread| drop(thread.join()));
         self.shared.serial().close();
         if let Some(thread) = threads.console.take() {
             drop(thread.join());
@@ -197,8 +231,4 @@ impl fmt::Debug for StopHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("StopHandle")
     }
-}
-
-fn panicked(thread: &str, message: String) -> WaitError {
-    WaitError::Panicked { thread: thread.to_owned(), message }
 }

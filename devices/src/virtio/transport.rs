@@ -186,6 +186,11 @@ impl Transport {
         self.remotes.iter().for_each(|remote| remote.send(Command::Rescan));
     }
 
+    /// Ends the workers, once they have finished what is in flight. The registers stay as they are.
+    pub fn close(&mut self) {
+        self.remotes.clear();
+    }
+
     /// The guest reads `data.len()` bytes at `offset` into the registers.
     pub fn read(&self, offset: u64, data: &mut [u8]) {
         self.page.read(offset, data);

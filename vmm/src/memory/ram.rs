@@ -1,9 +1,10 @@
 //! Guest RAM: the mappings behind it, and files and bytes put into it before the guest runs.
 //!
 //! What must hold:
-//! - Host code never reads a page that is mapped from a file: such a page is gone when somebody truncates
-//!   the file, and touching it would be a SIGBUS for the whole process. The guest's own touch of it is an
-//!   error of `KVM_RUN`, which ends that guest's run and nothing else.
+//! - Host code never touches a page that is mapped from a file that can shrink: such a page is gone when
+//!   somebody truncates the file, and touching it would be a SIGBUS for the whole process. The guest's own touch
+//!   of it is an error of `KVM_RUN`, which ends that guest's run and nothing else. So where the guest has
+//!   devices, which touch whatever memory the guest names, only sealed files are mapped, and others are copied.
 //! - Every mapping inside a region is placed with `MAP_FIXED` over pages the region owns, and goes with it.
 
 use std::fs::File;
@@ -11,6 +12,7 @@ use std::io;
 use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 
 use vm_memory::mmap::MmapRegionError;
 use vm_memory::{
@@ -87,13 +89,15 @@ impl std::fmt::Display for Placed {
 /// A guest's RAM.
 #[derive(Debug)]
 pub(crate) struct Ram {
-    memory: GuestMemoryMmap,
+    memory: Arc<GuestMemoryMmap>,
     huge_pages: HugePages,
+    /// Devices touch guest memory.
+    has_devices: bool,
 }
 
 impl Ram {
-    /// Maps the ranges that [`Memory::layout`] gave for `spec`.
-    pub(crate) fn map(spec: Memory, layout: &[Range<u64>]) -> Result<Self, MemoryError> {
+    /// Maps the ranges that [`Memory::layout`] gave for `spec`, of a guest with devices or without.
+    pub(crate) fn map(spec: Memory, layout: &[Range<u64>], has_devices: bool) -> Result<Self, MemoryError> {
         let huge_pages = spec.huge_pages;
         let regions = layout.iter().map(|range| map_region(range, huge_pages)).collect::<Result<_, _>>()?;
         let memory = GuestMemoryMmap::from_regions(regions).map_err(|error| MemoryError::Map {
@@ -102,7 +106,12 @@ impl Ram {
             huge_pages,
             source: MmapRegionError::Mmap(io::Error::other(error)),
         })?;
-        Ok(Self { memory, huge_pages })
+        Ok(Self { memory: Arc::new(memory), huge_pages, has_devices })
+    }
+
+    /// The memory itself, for devices.
+    pub(crate) fn memory(&self) -> &Arc<GuestMemoryMmap> {
+        &self.memory
     }
 
     /// Guest physical address, size and host address of each region, ascending.
@@ -130,7 +139,8 @@ impl Ram {
         len: u64,
     ) -> Result<(), MemoryError> {
         let place = || -> io::Result<()> {
-            match self.mappable(offset, guest_addr, len) {
+            let mappable = self.mappable(offset, guest_addr, len);
+            match mappable.filter(|_| !self.has_devices || cannot_shrink(file)) {
                 None => self.copy(file, offset, guest_addr, len),
                 Some(Range { start, end }) => {
                     // `start` and `end` lie within the segment, so neither difference wraps.
@@ -210,6 +220,13 @@ impl Ram {
         bytes.truncate(usize::try_from(count).unwrap_or(0));
         bytes
     }
+}
+
+/// Whether the file is memory sealed against becoming shorter.
+fn cannot_shrink(file: &File) -> bool {
+    // SAFETY: takes an open descriptor and no pointer; a file that cannot be sealed gives an error.
+    let seals = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GET_SEALS) };
+    seals >= 0 && seals & libc::F_SEAL_SHRINK != 0
 }
 
 fn map_region(range: &Range<u64>, huge_pages: HugePages) -> Result<GuestRegionMmap, MemoryError> {
