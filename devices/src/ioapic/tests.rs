@@ -49,10 +49,10 @@ fn reset_state() {
 
 #[test]
 fn it_has_as_many_pins_as_it_is_given() {
-    for (given, pins) in [(0, 1), (5, 5), (29, 29), (255, 29)] {
+    for (given, pins) in [(0, 1u8), (5, 5), (29, 29), (255, 29)] {
         let mut apic = IoApic::new(Recorder::default(), given);
-        assert_eq!(get(&mut apic, 0x01), 0x11 | (pins - 1) << 16);
-        let last = 0x10 + 2 * (pins as u8 - 1);
+        assert_eq!(get(&mut apic, 0x01), 0x11 | u32::from(pins - 1) << 16);
+        let last = 0x10 + 2 * (pins - 1);
         set(&mut apic, last, 0x31);
         set(&mut apic, last + 2, 0x31);
         assert_eq!((get(&mut apic, last), get(&mut apic, last + 2)), (0x31, 0), "{given} given");

@@ -108,8 +108,7 @@ pub struct Driver {
 impl Driver {
     /// A driver that has done nothing yet.
     pub fn new(device: Device) -> Self {
-        let queues =
-            (0..).zip(&device.queue_sizes).map(|(index, size)| RingLayout::new(index, *size)).collect();
+        let queues = (0..).zip(&device.queue_sizes).map(|(index, size)| Self::ring(index, *size)).collect();
         Self { bench: Bench::new(device), queues }
     }
 
@@ -172,7 +171,7 @@ impl Driver {
         self.write(0x070, 0);
         assert_eq!(self.read(0x070), 0, "a reset is over when the write is");
         for index in 0..self.queues.len() {
-            self.queues[index] = RingLayout::new(index as u16, self.queues[index].size);
+            self.queues[index] = Self::ring(index as u16, self.queues[index].size);
             let rings = RINGS + RINGS_APART * index as u64;
             self.bench.memory.write_slice(&[0; RINGS_APART as usize], GuestAddress(rings)).unwrap();
         }
@@ -296,12 +295,11 @@ impl Driver {
         self.bench.memory.read_slice(&mut bytes, GuestAddress(addr)).unwrap();
         bytes
     }
-}
 
-impl RingLayout {
-    fn new(index: u16, size: u16) -> Self {
+    /// An empty ring where the driver keeps that of queue `index`.
+    pub fn ring(index: u16, size: u16) -> RingLayout {
         let base = RINGS + RINGS_APART * u64::from(index);
         let (desc, avail, used) = (base, base + 0x8000, base + 0xc000);
-        Self { size, desc, avail, used, next_desc: 0, avail_idx: 0, used_idx: 0 }
+        RingLayout { size, desc, avail, used, next_desc: 0, avail_idx: 0, used_idx: 0 }
     }
 }

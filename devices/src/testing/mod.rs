@@ -1,6 +1,6 @@
 //! The driver's side of a device, for tests and fuzz targets: a [`Driver`] that negotiates through the
-//! registers, keeps its own rings in guest memory, and can break every rule; and the tests that every device
-//! has to pass ([`conformance!`](crate::conformance)).
+//! registers, keeps its own rings in guest memory, and can break every rule; and what every
+//! device has to pass ([`conformance`]).
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -12,6 +12,7 @@
     reason = "tests"
 )]
 
+pub mod conformance;
 mod driver;
 
 pub use driver::{BUFFERS, Bench, Driver, RingLayout, Seg, memory};

@@ -537,3 +537,7 @@ fn low(address: &mut u64, value: u32) {
 fn high(address: &mut u64, value: u32) {
     *address = *address & 0xffff_ffff | u64::from(value) << 32;
 }
+
+#[cfg(test)]
+#[path = "transport_tests.rs"]
+mod tests;
