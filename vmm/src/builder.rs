@@ -172,7 +172,7 @@ impl Builder {
         let line = IrqLine::new(&fd, layout::SERIAL_GSI)?;
         let serial = Arc::new(Port::new(line, !self.console.has_output())?);
         let lifecycle = Lifecycle::new(usize::from(vcpus), self.kick_signal);
-        let shared = Arc::new(Shared::new(lifecycle, Arc::clone(&serial)));
+        let shared = Arc::new(Shared::new(lifecycle, Arc::clone(&serial), usize::from(vcpus)));
         let vcpus = create_vcpus(&kvm, &fd, vcpus, &plan, self.kick_signal)?;
         // Doorbells last: each goes on KVM's I/O bus, and a slot or vCPU made after it would wait.
         let (set, device_threads) = DeviceSet::new(&fd, devices, pages, self.register_access, ram.memory())?;

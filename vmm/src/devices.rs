@@ -49,10 +49,12 @@ pub(crate) struct DeviceThread {
     pub(crate) worker: Worker,
 }
 
-/// What has been counted of a VM's devices.
+/// What has been counted of a VM since it was started.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
+    /// Exits to user space, by vCPU.
+    pub exits: Vec<u64>,
     /// The devices, in the order in which they were added.
     pub devices: Vec<DeviceStats>,
 }
@@ -183,12 +185,12 @@ impl DeviceSet {
         self.transports.iter().for_each(|transport| lock(transport).rescan());
     }
 
-    pub(crate) fn stats(&self) -> Stats {
+    pub(crate) fn stats(&self) -> Vec<DeviceStats> {
         let device = |(index, transport): (usize, &Mutex<Transport>)| {
             let transport = lock(transport);
             DeviceStats { name: thread_name(transport.kind(), index), queues: transport.counts() }
         };
-        Stats { devices: self.transports.iter().enumerate().map(device).collect() }
+        self.transports.iter().enumerate().map(device).collect()
     }
 
     /// Ends the devices' threads, once they have finished what is in flight.

@@ -79,7 +79,9 @@ impl Vcpu {
     fn step(&mut self) -> Step {
         let run: *const kvm_run = self.fd.get_kvm_run();
         let platform = &self.platform;
-        let ending = match self.fd.run() {
+        let exit = self.fd.run();
+        self.shared.count_exit(self.index);
+        let ending = match exit {
             Ok(VcpuExit::IoOut(port, data)) => platform.port_write(port, io_size(run), data),
             Ok(VcpuExit::IoIn(port, data)) => {
                 platform.port_read(port, io_size(run), data);

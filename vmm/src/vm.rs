@@ -141,10 +141,10 @@ impl Running {
         self.devices.rescan();
     }
 
-    /// What has been counted of the devices so far.
+    /// What has been counted so far.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        self.devices.stats()
+        Stats { exits: self.shared.exits(), devices: self.devices.stats() }
     }
 
     fn start_vcpu(&self, vcpu: Vcpu) -> Result<(), StartError> {
