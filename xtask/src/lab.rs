@@ -113,6 +113,7 @@ impl Lab {
             keep_log,
             deadline,
             limit: self.timeout,
+            alive: (0, Instant::now()),
             _scratch: scratch,
         })
     }
@@ -142,6 +143,9 @@ impl Lab {
     }
 }
 
+/// A lab that says nothing for so long has frozen.
+const SILENCE: Duration = Duration::from_secs(90);
+
 /// A lab that has been started.
 pub struct Running {
     /// What the program reads.
@@ -153,10 +157,35 @@ pub struct Running {
     keep_log: Option<PathBuf>,
     deadline: Instant,
     limit: Duration,
+    /// How long the log was when it last grew, and when that was.
+    alive: (u64, Instant),
     _scratch: Scratch,
 }
 
+/// How a lab ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// With the program, and this exit code of it.
+    Code(u8),
+    /// Not at all: its kernel stopped.
+    Frozen,
+}
+
 impl Running {
+    /// Whether the lab's kernel has stopped: its init says something every few seconds. To be asked repeatedly.
+    pub fn is_frozen(&mut self) -> bool {
+        let length = fs::metadata(&self.log).map_or(0, |metadata| metadata.len());
+        if length != self.alive.0 {
+            self.alive = (length, Instant::now());
+        }
+        self.alive.1.elapsed() > SILENCE
+    }
+
+    /// As [`wait`](Self::wait), for a lab that may have frozen.
+    pub fn end(mut self) -> Result<End> {
+        if self.is_frozen() { Ok(End::Frozen) } else { self.wait().map(End::Code) }
+    }
+
     /// How long the lab may still run.
     pub fn remaining(&self) -> Duration {
         self.deadline.saturating_duration_since(Instant::now())

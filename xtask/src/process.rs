@@ -101,26 +101,47 @@ pub fn chunks(mut output: impl Read + Send + 'static) -> Receiver<Vec<u8>> {
 }
 
 /// Hands a child's output to `each` as it comes, for `limit` at most. True when the output ended by itself.
-pub fn each_chunk(output: impl Read + Send + 'static, limit: Duration, mut each: impl FnMut(&[u8])) -> bool {
+pub fn each_chunk(output: impl Read + Send + 'static, limit: Duration, each: impl FnMut(&[u8])) -> bool {
+    each_chunk_while(output, limit, || true, each)
+}
+
+fn each_chunk_while(
+    output: impl Read + Send + 'static,
+    limit: Duration,
+    mut go_on: impl FnMut() -> bool,
+    mut each: impl FnMut(&[u8]),
+) -> bool {
     let receiver = chunks(output);
     let deadline = Instant::now() + limit;
     loop {
-        match receiver.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+        let left = deadline.saturating_duration_since(Instant::now());
+        match receiver.recv_timeout(left.min(Duration::from_secs(1))) {
             Ok(chunk) => each(&chunk),
             Err(RecvTimeoutError::Disconnected) => return true,
+            Err(RecvTimeoutError::Timeout) if !left.is_zero() && go_on() => {}
             Err(RecvTimeoutError::Timeout) => return false,
         }
     }
 }
 
 /// As [`each_chunk`], by lines.
-pub fn each_line(output: impl Read + Send + 'static, limit: Duration, mut each: impl FnMut(&str)) -> bool {
+pub fn each_line(output: impl Read + Send + 'static, limit: Duration, each: impl FnMut(&str)) -> bool {
+    each_line_while(output, limit, || true, each)
+}
+
+/// As [`each_line`], for as long as `go_on` says so; it is asked about once a second.
+pub fn each_line_while(
+    output: impl Read + Send + 'static,
+    limit: Duration,
+    go_on: impl FnMut() -> bool,
+    mut each: impl FnMut(&str),
+) -> bool {
     let mut rest = Vec::new();
     let mut line = |bytes: &[u8]| {
         let text = String::from_utf8_lossy(bytes);
         each(text.trim_end_matches(['\n', '\r']));
     };
-    let ended = each_chunk(output, limit, |chunk| {
+    let ended = each_chunk_while(output, limit, go_on, |chunk| {
         rest.extend_from_slice(chunk);
         while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
             let rest_of_it = rest.split_off(end + 1);

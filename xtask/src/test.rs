@@ -1,5 +1,6 @@
 //! `cargo xtask test`: every test, each where this machine can run it, and what became of them.
 
+mod in_lab;
 mod summary;
 
 use std::path::{Path, PathBuf};
@@ -7,10 +8,8 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use self::summary::Summary;
-use crate::cache::Scratch;
 use crate::cargo::Executable;
 use crate::error::{Error, Result};
-use crate::lab::Lab;
 use crate::libtest::Tally;
 use crate::machine::{Kvm, Place};
 use crate::{args, cargo, debian_kernel, files, fuzz, guest, kernel, packages, process};
@@ -105,7 +104,7 @@ fn tiny_guests(place: Place, tally: &mut Tally) -> Result<()> {
     // The harness shows what a test printed only after it, in whole lines.
     match place {
         Place::Host => tests.on_host(&["--show-output"], &[], tally),
-        Place::Lab => tests.in_lab(&["--show-output"], &[], tally),
+        Place::Lab => in_lab::run(&tests, &["--show-output"], &[], tally),
     }
 }
 
@@ -121,7 +120,7 @@ fn linux_guests(place: Place, tally: &mut Tally) -> Result<()> {
     let args = ["--test-threads=1", "--nocapture"];
     match place {
         Place::Host => tests.on_host(&args, &guests, tally),
-        Place::Lab => tests.in_lab(&args, &guests, tally),
+        Place::Lab => in_lab::run(&tests, &args, &guests, tally),
     }
 }
 
@@ -162,38 +161,6 @@ impl Tests {
             command.envs(env.iter().map(|(name, path)| (name, path)));
             watch(&mut command, HOST_LIMIT, tally)?;
         }
-        Ok(())
-    }
-
-    /// All of them in one lab, one after another.
-    fn in_lab(&self, args: &[&str], env: &[(&str, PathBuf)], tally: &mut Tally) -> Result<()> {
-        println!("xtask: starting the lab");
-        let scratch = Scratch::new("test")?;
-        let script = scratch.path().join("tests.sh");
-        let mut lab = Lab::new(&script);
-        lab.memory_mib = LAB_MEMORY_MIB;
-        lab.timeout = LAB_LIMIT;
-        for (name, path) in env {
-            let there = lab.bring(path);
-            lab.env.push(((*name).to_owned(), there));
-        }
-        let firecrest = lab.bring(&self.firecrest);
-        lab.env.push(("FIRECREST_BIN".to_owned(), firecrest));
-        let mut text = String::from("code=0\n");
-        for program in &self.programs {
-            let there = lab.bring(&program.path);
-            text += &format!("echo 'xtask: {}'\n{there} {} || code=$?\n", program.target, args.join(" "));
-        }
-        text += "exit $code\n";
-        write_script(&script, &text)?;
-
-        let failed_before = tally.failed;
-        let mut running = lab.start()?;
-        if let Some(stdout) = running.stdout.take() {
-            process::each_line(stdout, running.remaining(), |line| take_in(line, tally));
-        }
-        let code = running.wait()?;
-        blame(code, failed_before, "a test program in the lab", tally);
         Ok(())
     }
 }

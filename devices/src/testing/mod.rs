@@ -14,5 +14,7 @@
 
 pub mod conformance;
 mod driver;
+mod script;
 
 pub use driver::{BUFFERS, Bench, Driver, RingLayout, Seg, memory};
+pub use script::play;

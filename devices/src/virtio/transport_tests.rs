@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::testing::conformance::Subject;
-use crate::testing::{Driver, Seg, memory};
+use crate::testing::{Driver, Seg, memory, play};
 use crate::virtio::{Broken, Card, Chain, Events};
 use event_manager::EventSet;
 use proptest::prelude::*;
@@ -541,6 +541,11 @@ fn the_driver_says_when_it_wants_to_be_interrupted() {
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_script(script in prop::collection::vec(any::<u8>(), 0..600)) {
+        play(echo().0, &script);
+    }
 
     /// Any accesses, any ring bytes: no panic, no hang, and a reset brings it all back.
     #[test]

@@ -24,6 +24,12 @@ say() { # more than once: the kernel may write into the middle of a line
     done
 }
 
+# By this it is known that the machine has not frozen.
+while :; do
+    echo FIRECREST-LAB-ALIVE
+    sleep 5
+done &
+
 # Open from here on, or what comes before the program opens it would be lost.
 exec 3<>/dev/ttyS0
 stty raw -echo <&3

@@ -6,6 +6,9 @@ const MARKER: &str = "FIRECREST-LAB-EXIT-CODE=";
 /// `init.sh` writes it once the program's serial port is ready, more than once as well.
 const STARTED: &str = "FIRECREST-LAB-STARTED";
 
+/// `init.sh` writes it every few seconds.
+const ALIVE: &str = "FIRECREST-LAB-ALIVE";
+
 /// Whether the program's serial port takes input.
 pub fn is_started(log: &str) -> bool {
     log.contains(STARTED)
@@ -22,7 +25,8 @@ pub fn exit_code(log: &str) -> Option<u8> {
 
 /// The last lines of a log.
 pub fn tail(log: &str, lines: usize) -> String {
-    let all: Vec<_> = log.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
+    let says_something = |line: &&str| !line.is_empty() && !line.contains(ALIVE);
+    let all: Vec<_> = log.lines().map(str::trim_end).filter(says_something).collect();
     all[all.len().saturating_sub(lines)..].join("\n")
 }
 
@@ -54,5 +58,6 @@ mod tests {
     fn tails() {
         assert_eq!(tail("a\r\n\nb\nc\n", 2), "b\nc");
         assert_eq!(tail("a\n", 5), "a");
+        assert_eq!(tail("a\nFIRECREST-LAB-ALIVE\n", 5), "a");
     }
 }
