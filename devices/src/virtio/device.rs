@@ -76,7 +76,8 @@ pub trait Card: Send {
     /// The driver has made chains available in a queue.
     ///
     /// # Errors
-    /// The driver broke the rules; the device then needs a reset, and is not called until it has had it.
+    /// The driver broke the rules: the card's queues are stopped and it is deactivated at once, and the device
+    /// needs a reset.
     fn kicked(&mut self, index: u16, events: &mut Events<'_, '_>) -> Result<(), Broken>;
 
     /// A descriptor that the card has registered is ready.

@@ -453,7 +453,7 @@ impl Transport {
             self.stop_queue(index);
         }
         if let Some(error) = refused {
-            log::warn!("queue {index} of a {:?} device is refused: {error}", self.kind);
+            log::debug!("queue {index} of a {:?} device is refused: {error}", self.kind);
             self.line.needs_reset();
         }
         self.show_queue();

@@ -6,11 +6,13 @@
 //! A worker never waits for the transport.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 
 use event_manager::{EventManager, EventOps, EventSet, MutEventSubscriber, SubscriberId, SubscriberOps};
+use log::Level;
 use vmm_sys_util::eventfd::EventFd;
 
 use super::device::{Card, Events, RESERVED_TOKENS};
@@ -65,7 +67,7 @@ pub(super) fn pair(
         wake: Arc::clone(&wake),
         line: None,
         started: Vec::new(),
-        failed: false,
+        complained: false,
         quit: false,
     };
     let mut manager = EventManager::new().map_err(io::Error::other)?;
@@ -123,8 +125,8 @@ struct Shell {
     /// There while the card is activated.
     line: Option<Arc<Line>>,
     started: Vec<u16>,
-    /// The driver broke the rules, or the back end refused: nothing is done until the reset.
-    failed: bool,
+    /// A failure has been told; a guest that fails over and over does not fill the log.
+    complained: bool,
     quit: bool,
 }
 
@@ -146,7 +148,7 @@ impl MutEventSubscriber for Shell {
             }
         } else if token & RESERVED_TOKENS != 0 {
             self.kicked((token & 0xffff).try_into().unwrap_or(u16::MAX), ops);
-        } else if self.line.is_some() && !self.failed {
+        } else if self.line.is_some() {
             let result = self.card.ready(token, event.event_set(), &mut Events(ops));
             self.settle(result, ops);
         }
@@ -170,12 +172,10 @@ impl Shell {
     }
 
     fn start(&mut self, features: u64, line: Arc<Line>, queues: Vec<Queue>, ops: &mut EventOps<'_>) {
-        self.failed = false;
         let result = self.card.activate(features, &line, &mut Events(ops));
         self.line = Some(line);
         if let Err(error) = result {
-            log::warn!("a device's back end refuses to start: {error}");
-            self.fail(ops);
+            self.fail(&format_args!("its back end refuses to start: {error}"), ops);
         }
         for queue in queues {
             self.start_queue(queue, ops);
@@ -195,15 +195,14 @@ impl Shell {
         self.started.push(index);
         self.card.start_queue(queue, &mut Events(ops));
         if let Err(error) = registered {
-            log::warn!("a device's thread cannot wait for kicks: {error}");
-            self.fail(ops);
+            self.fail(&format_args!("its thread cannot wait for kicks: {error}"), ops);
         }
         // What the driver made available before may have no kick of its own.
         self.kicked(index, ops);
     }
 
     fn kicked(&mut self, index: u16, ops: &mut EventOps<'_>) {
-        if self.failed || !self.started.contains(&index) {
+        if !self.started.contains(&index) {
             return;
         }
         if let Some((_, stats)) = self.kicks.get(&index) {
@@ -215,20 +214,17 @@ impl Shell {
 
     fn settle(&mut self, result: Result<(), Broken>, ops: &mut EventOps<'_>) {
         if let Err(broken) = result {
-            log::warn!("a device needs a reset: {broken}");
-            self.fail(ops);
+            self.fail(&broken, ops);
         }
     }
 
-    /// Nothing is waited for but commands, until the reset.
-    fn fail(&mut self, ops: &mut EventOps<'_>) {
-        self.failed = true;
-        for index in &self.started {
-            if let Some((kick, _)) = self.kicks.get(index) {
-                let _: event_manager::Result<()> = ops.remove(event_manager::Events::empty(&**kick));
-            }
-        }
-        if let Some(line) = &self.line {
+    /// Stops at once, and tells the driver that it has to reset the device. Nothing is waited for but commands.
+    fn fail(&mut self, why: &dyn Display, ops: &mut EventOps<'_>) {
+        let again = std::mem::replace(&mut self.complained, true);
+        log::log!(if again { Level::Debug } else { Level::Warn }, "a device needs a reset: {why}");
+        let line = self.line.clone();
+        self.stop(ops);
+        if let Some(line) = line {
             line.needs_reset();
         }
     }
@@ -236,19 +232,17 @@ impl Shell {
     fn stop_queue(&mut self, index: u16, ops: &mut EventOps<'_>) -> Option<QueueState> {
         self.started.retain(|started| *started != index);
         if let Some((kick, _)) = self.kicks.get(&index) {
-            // After a failure it is not there any more, which is as good.
+            // One that was not registered is none to wait for.
             let _: event_manager::Result<()> = ops.remove(event_manager::Events::empty(&**kick));
         }
         let mut queue = self.card.stop_queue(index, &mut Events(ops))?;
-        if !self.failed {
-            // What was completed last; a ring that is out of reach is the driver's loss.
-            let _: Result<(), Broken> = queue.publish();
-        }
+        // What was completed last; a ring that is out of reach is the driver's loss.
+        let _: Result<(), Broken> = queue.publish();
         Some(queue.state())
     }
 
     fn stop(&mut self, ops: &mut EventOps<'_>) -> Vec<(u16, QueueState)> {
-        let started = self.started.clone();
+        let started = std::mem::take(&mut self.started);
         let states =
             started.into_iter().filter_map(|index| Some((index, self.stop_queue(index, ops)?))).collect();
         if self.line.take().is_some() {
