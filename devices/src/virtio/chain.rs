@@ -93,14 +93,7 @@ impl Chain {
     /// # Errors
     /// The chain has no room for all of them; some may have been written.
     pub fn write(&self, memory: &Memory, offset: usize, bytes: &[u8]) -> Result<(), Short> {
-        let mut rest = bytes;
-        for slice in slices(memory, self.writable(), offset, rest.len()) {
-            let count = slice.len().min(rest.len());
-            let (now, later) = rest.split_at_checked(count).ok_or(Short)?;
-            slice.write_slice(now, 0).map_err(|_| Short)?;
-            rest = later;
-        }
-        if rest.is_empty() { Ok(()) } else { Err(Short) }
+        write(memory, self.writable(), offset, bytes)
     }
 
     pub(super) fn begin(&mut self, head: u16) {
@@ -129,6 +122,21 @@ impl Chain {
         self.buffers.push(buffer);
         Ok(())
     }
+}
+
+/// Copies `bytes` to `buffers`, from `offset` on.
+///
+/// # Errors
+/// There is no room for all of them; some may have been written.
+pub fn write(memory: &Memory, buffers: &[Buffer], offset: usize, bytes: &[u8]) -> Result<(), Short> {
+    let mut rest = bytes;
+    for slice in slices(memory, buffers, offset, rest.len()) {
+        let count = slice.len().min(rest.len());
+        let (now, later) = rest.split_at_checked(count).ok_or(Short)?;
+        slice.write_slice(now, 0).map_err(|_| Short)?;
+        rest = later;
+    }
+    if rest.is_empty() { Ok(()) } else { Err(Short) }
 }
 
 /// The pieces of host memory behind `limit` bytes of `buffers` from `offset` on; fewer where there are

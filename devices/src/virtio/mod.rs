@@ -23,7 +23,7 @@ mod worker;
 
 pub mod mmio;
 
-pub use chain::{Buffer, Chain, MAX_BUFFERS, Short, slices};
+pub use chain::{Buffer, Chain, MAX_BUFFERS, Short, slices, write};
 pub use device::{Card, Device, Events, Kind};
 pub use line::Line;
 pub use page::{REGISTERS_SIZE, RegisterPage, RegisterPages};
