@@ -63,7 +63,7 @@ impl IoVecs {
         buffers: &[Buffer],
         span: Span,
     ) -> io::Result<usize> {
-        // SAFETY: see `call`; the kernel writes what the vectors describe, and that is guest memory.
+        // SAFETY: see `submit`; the kernel writes what the vectors describe, and that is guest memory.
         self.call(fd, memory, buffers, span, |fd, vecs, count| unsafe { libc::readv(fd, vecs, count) })
     }
 
@@ -78,7 +78,7 @@ impl IoVecs {
         buffers: &[Buffer],
         span: Span,
     ) -> io::Result<usize> {
-        // SAFETY: see `call`; the kernel reads what the vectors describe.
+        // SAFETY: see `submit`; the kernel reads what the vectors describe.
         self.call(fd, memory, buffers, span, |fd, vecs, count| unsafe { libc::writev(fd, vecs, count) })
     }
 
@@ -122,6 +122,28 @@ impl IoVecs {
         })
     }
 
+    /// Reads from `fd` into guest memory, and into `spill` what finds no room there. Returns how many bytes
+    /// went to each.
+    ///
+    /// # Errors
+    /// What the host said.
+    pub fn readv_spilling(
+        &mut self,
+        fd: &impl AsRawFd,
+        memory: &Memory,
+        buffers: &[Buffer],
+        spill: &mut [u8],
+    ) -> io::Result<(usize, usize)> {
+        self.fill(memory, buffers, Span::from(0));
+        self.0.truncate(MAX_BUFFERS.saturating_sub(1));
+        let room = self.0.iter().fold(0_usize, |room, vec| room.saturating_add(vec.len));
+        self.0.push(IoVec { base: spill.as_mut_ptr().expose_provenance(), len: spill.len() });
+        // SAFETY: see `submit`; the kernel writes what the vectors describe: guest memory, and `spill`, which
+        // is borrowed until the call has returned.
+        let len = self.submit(fd, |fd, vecs, count| unsafe { libc::readv(fd, vecs, count) })?;
+        Ok((len.min(room), len.saturating_sub(room)))
+    }
+
     fn call(
         &mut self,
         fd: &impl AsRawFd,
@@ -131,6 +153,15 @@ impl IoVecs {
         system_call: impl FnOnce(RawFd, *const libc::iovec, libc::c_int) -> libc::ssize_t,
     ) -> io::Result<usize> {
         self.fill(memory, buffers, span);
+        self.submit(fd, system_call)
+    }
+
+    /// Makes the call with what has been described, and forgets it.
+    fn submit(
+        &mut self,
+        fd: &impl AsRawFd,
+        system_call: impl FnOnce(RawFd, *const libc::iovec, libc::c_int) -> libc::ssize_t,
+    ) -> io::Result<usize> {
         let count = libc::c_int::try_from(self.0.len()).unwrap_or(libc::c_int::MAX);
         // `IoVec` is laid out as `iovec`. The addresses are those of guest memory that `memory` keeps mapped
         // and that is only ever accessed as volatile.
