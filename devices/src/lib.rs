@@ -12,6 +12,7 @@
 
 pub mod host_io;
 pub mod ioapic;
+pub mod net;
 pub mod power;
 pub mod serial;
 pub mod virtio;

@@ -1,0 +1,328 @@
+//! A pair of queues on its thread: who has something to do, and what they wait for.
+//!
+//! The TAP is waited for only while a direction needs it, level-triggered: what is not waited for costs
+//! nothing, however much of it there is. A direction that has used up its turn is called again through
+//! `again`, behind whatever else is ready.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use event_manager::EventSet;
+use vmm_sys_util::eventfd::EventFd;
+
+use super::control::{Control, Pairs};
+use super::receive::Receiver;
+use super::spec::{CONFIG_STATUS, LINK_DOWN};
+use super::tap::Tap;
+use super::transmit::Transmitter;
+use super::{Wait, features};
+use crate::virtio::{Broken, Card, Events, Line, Queue};
+
+const TAP: u32 = 0;
+const AGAIN: u32 = 1;
+
+/// A pair of queues of a network card.
+pub(super) struct Pair {
+    /// Which pair it is: its queues are twice this and the next.
+    index: u16,
+    /// How many there are.
+    count: u16,
+    tap: Tap,
+    mtu: Option<u16>,
+    link: Arc<Link>,
+    first: Option<First>,
+    again: EventFd,
+    accepted: u64,
+    line: Option<Arc<Line>>,
+    /// What is waited for at the TAP.
+    waiting: EventSet,
+    receive: Option<(Receiver, Wait)>,
+    transmit: Option<(Transmitter, Wait)>,
+    control: Option<(Control, Wait)>,
+}
+
+/// What the first pair does for all.
+pub(super) struct First {
+    /// What the kernel has been told.
+    pub(super) offloads: u32,
+    /// The other pairs, where there are any.
+    pub(super) pairs: Option<Pairs>,
+}
+
+/// What the pairs of a card share.
+#[derive(Debug, Default)]
+pub(super) struct Link {
+    /// The interface is gone, for good.
+    gone: AtomicBool,
+}
+
+impl Pair {
+    pub(super) fn new(
+        (index, count): (u16, u16),
+        tap: Tap,
+        mtu: Option<u16>,
+        link: Arc<Link>,
+        first: Option<First>,
+    ) -> io::Result<Self> {
+        Ok(Self {
+            index,
+            count,
+            tap,
+            mtu,
+            link,
+            first,
+            again: EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)?,
+            accepted: 0,
+            line: None,
+            waiting: EventSet::empty(),
+            receive: None,
+            transmit: None,
+            control: None,
+        })
+    }
+
+    fn is_gone(&self) -> bool {
+        self.link.gone.load(Ordering::SeqCst)
+    }
+
+    /// The interface has been deleted: the driver learns that the link is down. It stays so.
+    fn lose_link(&self) {
+        if self.link.gone.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        log::warn!("the TAP interface of a network card is gone");
+        if let Some(line) = &self.line {
+            line.change_config(CONFIG_STATUS, &LINK_DOWN.to_le_bytes());
+        }
+    }
+
+    fn receive(&mut self) -> Result<(), Broken> {
+        let gone = self.is_gone();
+        if let Some((receiver, wait)) = &mut self.receive {
+            *wait = if gone { Wait::Gone } else { receiver.turn(&self.tap)? };
+            if *wait == Wait::Gone {
+                self.lose_link();
+            }
+        }
+        Ok(())
+    }
+
+    fn transmit(&mut self) -> Result<(), Broken> {
+        let gone = self.is_gone();
+        if let Some((transmitter, wait)) = &mut self.transmit {
+            *wait = transmitter.turn((!gone).then_some(&self.tap))?;
+            if *wait == Wait::Gone {
+                // In the next turn, all is dropped.
+                *wait = Wait::Turn;
+                self.lose_link();
+            }
+        }
+        Ok(())
+    }
+
+    fn control(&mut self) -> Result<(), Broken> {
+        let pairs = self.first.as_mut().and_then(|first| first.pairs.as_mut());
+        if let Some((control, wait)) = &mut self.control {
+            *wait = control.turn(pairs.filter(|_| self.accepted & features::MQ != 0))?;
+        }
+        Ok(())
+    }
+
+    fn receives_on(&self, wait: Wait) -> bool {
+        self.receive.as_ref().is_some_and(|(_, now)| *now == wait)
+    }
+
+    fn transmits_on(&self, wait: Wait) -> bool {
+        self.transmit.as_ref().is_some_and(|(_, now)| *now == wait)
+    }
+
+    fn controls_on(&self, wait: Wait) -> bool {
+        self.control.as_ref().is_some_and(|(_, now)| *now == wait)
+    }
+
+    /// Waits for what the directions wait for, and no more.
+    fn settle(&mut self, events: &mut Events<'_, '_>) {
+        if self.receives_on(Wait::Turn) || self.transmits_on(Wait::Turn) || self.controls_on(Wait::Turn) {
+            // It fails only where the counter is at its maximum, and then we are called anyway.
+            let _: io::Result<()> = self.again.write(1);
+        }
+        let mut wanted = EventSet::empty();
+        // Between two turns it goes on waiting: asking for less and then again for more is two calls.
+        if self.receives_on(Wait::Tap) || self.receives_on(Wait::Turn) && self.waiting.contains(EventSet::IN)
+        {
+            wanted |= EventSet::IN;
+        }
+        if self.transmits_on(Wait::Tap) {
+            wanted |= EventSet::OUT;
+        }
+        if self.is_gone() {
+            wanted = EventSet::empty();
+        }
+        if wanted == self.waiting {
+            return;
+        }
+        let result = if wanted.is_empty() {
+            // Errors are reported whether they are asked for or not.
+            events.remove(&self.tap);
+            Ok(())
+        } else if self.waiting.is_empty() {
+            events.add(&self.tap, TAP, wanted)
+        } else {
+            events.modify(&self.tap, TAP, wanted)
+        };
+        self.waiting = wanted;
+        if let Err(error) = result {
+            log::warn!("a network card cannot wait for its TAP: {error}");
+            self.waiting = EventSet::empty();
+        }
+    }
+
+    fn tap_is_ready(&mut self, ready: EventSet) -> Result<(), Broken> {
+        let failed = ready.intersects(EventSet::ERROR | EventSet::HANG_UP);
+        if (failed || ready.contains(EventSet::IN)) && self.receives_on(Wait::Tap) {
+            self.count_wake_up(self.receive.as_ref().map(|(receiver, _)| receiver.queue()));
+            self.receive()?;
+        }
+        if (failed || ready.contains(EventSet::OUT)) && self.transmits_on(Wait::Tap) {
+            self.count_wake_up(self.transmit.as_ref().map(|(transmitter, _)| transmitter.queue()));
+            self.transmit()?;
+        }
+        if failed {
+            // What it had left has been read.
+            self.lose_link();
+        }
+        Ok(())
+    }
+
+    fn count_wake_up(&self, queue: Option<&Queue>) {
+        if let Some(queue) = queue {
+            queue.stats().kicks.add(1);
+        }
+    }
+
+    fn again(&mut self) -> Result<(), Broken> {
+        let _: io::Result<u64> = self.again.read();
+        if self.receives_on(Wait::Turn) {
+            self.receive()?;
+        }
+        if self.transmits_on(Wait::Turn) {
+            self.transmit()?;
+        }
+        if self.controls_on(Wait::Turn) {
+            self.control()?;
+        }
+        Ok(())
+    }
+
+    /// Tells the kernel what a driver that has accepted `features` can take.
+    fn set_offloads(&mut self, features: u64) -> io::Result<()> {
+        let Some(first) = &mut self.first else { return Ok(()) };
+        let offloads = features::offloads(features);
+        if offloads != first.offloads {
+            self.tap.set_offloads(offloads)?;
+            if first.offloads & !offloads != 0 {
+                // Frames for a driver that could take more than this one.
+                self.tap.drain();
+            }
+            first.offloads = offloads;
+        }
+        Ok(())
+    }
+
+    fn only_first_pair(&mut self) -> io::Result<()> {
+        match self.first.as_mut().and_then(|first| first.pairs.as_mut()) {
+            Some(pairs) => pairs.only_first(),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Card for Pair {
+    fn activate(&mut self, features: u64, line: &Arc<Line>, events: &mut Events<'_, '_>) -> io::Result<()> {
+        self.accepted = features;
+        self.line = Some(Arc::clone(line));
+        events.add(&self.again, AGAIN, EventSet::IN)?;
+        if self.is_gone() {
+            return Ok(());
+        }
+        let mut result = self.set_offloads(features);
+        if features & features::MQ == 0 {
+            result = result.and_then(|()| self.only_first_pair());
+        }
+        match result {
+            Err(error) if error.raw_os_error() == Some(libc::EBADFD) => {
+                self.lose_link();
+                Ok(())
+            }
+            result => result,
+        }
+    }
+
+    fn start_queue(&mut self, queue: Queue, _events: &mut Events<'_, '_>) {
+        let index = queue.index();
+        let first = self.index.saturating_mul(2);
+        if Some(index) == features::control_queue(self.accepted, self.count) {
+            // A queue that goes on where it was belongs to a driver that has said how many pairs it uses.
+            if queue.state().next_avail == 0
+                && let Err(error) = self.only_first_pair()
+            {
+                log::debug!("pairs of queues cannot be disabled: {error}");
+            }
+            self.control = Some((Control::new(queue), Wait::Driver));
+        } else if index == first {
+            self.receive = Some((Receiver::new(queue, self.accepted, self.mtu), Wait::Driver));
+        } else if index == first.saturating_add(1) {
+            self.transmit = Some((Transmitter::new(queue), Wait::Driver));
+        }
+    }
+
+    fn stop_queue(&mut self, index: u16, events: &mut Events<'_, '_>) -> Option<Queue> {
+        let is = |queue: &Queue| queue.index() == index;
+        let queue = if self.receive.as_ref().is_some_and(|(receiver, _)| is(receiver.queue())) {
+            self.receive.take().map(|(receiver, _)| receiver.stop())
+        } else if self.transmit.as_ref().is_some_and(|(transmitter, _)| is(transmitter.queue())) {
+            self.transmit.take().map(|(transmitter, _)| transmitter.stop())
+        } else if self.control.as_ref().is_some_and(|(control, _)| is(control.queue())) {
+            self.control.take().map(|(control, _)| control.stop())
+        } else {
+            None
+        };
+        self.settle(events);
+        queue
+    }
+
+    fn deactivate(&mut self, events: &mut Events<'_, '_>) {
+        events.remove(&self.again);
+        events.remove(&self.tap);
+        self.waiting = EventSet::empty();
+        self.line = None;
+    }
+
+    fn kicked(&mut self, index: u16, events: &mut Events<'_, '_>) -> Result<(), Broken> {
+        // Who waits for something else is not helped by more chains, and finds them later.
+        let is = |queue: &Queue| queue.index() == index;
+        if self.receive.as_ref().is_some_and(|(receiver, wait)| is(receiver.queue()) && *wait == Wait::Driver)
+        {
+            self.receive()?;
+        }
+        if self.transmit.as_ref().is_some_and(|(sender, wait)| is(sender.queue()) && *wait == Wait::Driver) {
+            self.transmit()?;
+        }
+        if self.control.as_ref().is_some_and(|(control, wait)| is(control.queue()) && *wait == Wait::Driver) {
+            self.control()?;
+        }
+        self.settle(events);
+        Ok(())
+    }
+
+    fn ready(&mut self, token: u32, ready: EventSet, events: &mut Events<'_, '_>) -> Result<(), Broken> {
+        match token {
+            TAP => self.tap_is_ready(ready)?,
+            AGAIN => self.again()?,
+            _ => {}
+        }
+        self.settle(events);
+        Ok(())
+    }
+}
