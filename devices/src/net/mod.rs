@@ -65,4 +65,6 @@ enum Wait {
 }
 
 #[cfg(test)]
+mod hostile_tests;
+#[cfg(test)]
 mod tests;

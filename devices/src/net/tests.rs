@@ -19,10 +19,15 @@ pub(super) const TX: u16 = 1;
 pub(super) fn fake() -> (UnixDatagram, Device) {
     let (host, ours) = UnixDatagram::pair().unwrap();
     host.set_nonblocking(true).unwrap();
-    let tap = Tap::given(ours.into()).unwrap();
+    (host, device_on(ours))
+}
+
+/// A card whose TAP is this socket.
+pub(super) fn device_on(socket: UnixDatagram) -> Device {
+    let tap = Tap::given(socket.into()).unwrap();
     let host_features = features::CSUM | features::HOST_TSO4 | features::HOST_TSO6;
     let parts = Parts { taps: vec![tap], host: host_features, mac: None, mtu: None };
-    (host, parts.assemble().unwrap())
+    parts.assemble().unwrap()
 }
 
 /// A header that says nothing, and `len` bytes that say which frame it is.

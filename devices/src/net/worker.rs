@@ -215,6 +215,37 @@ impl Pair {
         Ok(())
     }
 
+    fn kick(&mut self, index: u16) -> Result<(), Broken> {
+        // Who waits for something else is not helped by more chains, and finds them later.
+        let is = |queue: &Queue, wait: Wait| queue.index() == index && wait == Wait::Driver;
+        if self.receive.as_ref().is_some_and(|(receiver, wait)| is(receiver.queue(), *wait)) {
+            self.receive()?;
+        }
+        if self.transmit.as_ref().is_some_and(|(transmitter, wait)| is(transmitter.queue(), *wait)) {
+            self.transmit()?;
+        }
+        if self.control.as_ref().is_some_and(|(control, wait)| is(control.queue(), *wait)) {
+            self.control()?;
+        }
+        Ok(())
+    }
+
+    /// Waits for what comes next: where the driver broke the rules, nothing. Nobody would look at it.
+    fn after(&mut self, result: Result<(), Broken>, events: &mut Events<'_, '_>) -> Result<(), Broken> {
+        if result.is_ok() {
+            self.settle(events);
+        } else {
+            self.stop_waiting(events);
+        }
+        result
+    }
+
+    fn stop_waiting(&mut self, events: &mut Events<'_, '_>) {
+        events.remove(&self.again);
+        events.remove(&self.tap);
+        self.waiting = EventSet::empty();
+    }
+
     /// Tells the kernel what a driver that has accepted `features` can take.
     fn set_offloads(&mut self, features: u64) -> io::Result<()> {
         let Some(first) = &mut self.first else { return Ok(()) };
@@ -293,36 +324,21 @@ impl Card for Pair {
     }
 
     fn deactivate(&mut self, events: &mut Events<'_, '_>) {
-        events.remove(&self.again);
-        events.remove(&self.tap);
-        self.waiting = EventSet::empty();
+        self.stop_waiting(events);
         self.line = None;
     }
 
     fn kicked(&mut self, index: u16, events: &mut Events<'_, '_>) -> Result<(), Broken> {
-        // Who waits for something else is not helped by more chains, and finds them later.
-        let is = |queue: &Queue| queue.index() == index;
-        if self.receive.as_ref().is_some_and(|(receiver, wait)| is(receiver.queue()) && *wait == Wait::Driver)
-        {
-            self.receive()?;
-        }
-        if self.transmit.as_ref().is_some_and(|(sender, wait)| is(sender.queue()) && *wait == Wait::Driver) {
-            self.transmit()?;
-        }
-        if self.control.as_ref().is_some_and(|(control, wait)| is(control.queue()) && *wait == Wait::Driver) {
-            self.control()?;
-        }
-        self.settle(events);
-        Ok(())
+        let result = self.kick(index);
+        self.after(result, events)
     }
 
     fn ready(&mut self, token: u32, ready: EventSet, events: &mut Events<'_, '_>) -> Result<(), Broken> {
-        match token {
-            TAP => self.tap_is_ready(ready)?,
-            AGAIN => self.again()?,
-            _ => {}
-        }
-        self.settle(events);
-        Ok(())
+        let result = match token {
+            TAP => self.tap_is_ready(ready),
+            AGAIN => self.again(),
+            _ => Ok(()),
+        };
+        self.after(result, events)
     }
 }
