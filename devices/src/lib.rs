@@ -14,6 +14,7 @@ pub mod host_io;
 pub mod ioapic;
 pub mod net;
 pub mod power;
+pub mod rate_limit;
 pub mod serial;
 pub mod virtio;
 
