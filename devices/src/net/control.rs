@@ -117,11 +117,7 @@ impl Pairs {
 impl Other {
     fn set(&mut self, enabled: bool) -> io::Result<()> {
         if self.enabled != enabled {
-            match self.tap.set_enabled(enabled) {
-                // It is disabled already: whoever opened it has done so.
-                Err(error) if error.raw_os_error() == Some(libc::EINVAL) && !enabled => {}
-                result => result?,
-            }
+            self.tap.set_enabled(enabled)?;
             self.enabled = enabled;
         }
         Ok(())

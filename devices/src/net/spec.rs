@@ -162,6 +162,9 @@ impl Net {
     /// A card on TAP descriptors that somebody else has opened and attached, all to one interface with
     /// `IFF_TAP`, `IFF_NO_PI` and `IFF_VNET_HDR`: one for each pair of queues, with `IFF_MULTI_QUEUE` where
     /// there are several. They do not block from then on, for whoever shares them too.
+    ///
+    /// The kernel does not say whether a descriptor has `IFF_NO_PI`. Through one that lacks it no frame comes
+    /// or goes as it should.
     #[must_use]
     pub fn fds(fds: Vec<OwnedFd>) -> Self {
         Self::on(Taps::Given(fds))
@@ -326,8 +329,8 @@ fn adopt(fds: Vec<OwnedFd>, pairs: Option<u16>) -> Result<(Vec<Tap>, String), Ne
         let (name, mode) = tap.attached().map_err(no_tap)?;
         let lacks = [
             (!mode.has(Mode::TAP), "is a TUN's, which carries no Ethernet frames"),
-            (!mode.has(Mode::NO_PACKET_INFO), "lacks IFF_NO_PI"),
             (!mode.has(Mode::VNET_HEADER), "lacks IFF_VNET_HDR"),
+            (mode.has(Mode::DISABLED), "is of a disabled queue"),
             (given > 1 && !mode.has(Mode::MULTI_QUEUE), "lacks IFF_MULTI_QUEUE"),
             (
                 interface.as_ref().is_some_and(|first| *first != name),

@@ -23,9 +23,13 @@ pub(super) struct Mode(pub(super) u16);
 
 impl Mode {
     pub(super) const TAP: Self = Self(flag(libc::IFF_TAP));
+    #[cfg(test)]
+    pub(super) const TUN: Self = Self(flag(libc::IFF_TUN));
     pub(super) const NO_PACKET_INFO: Self = Self(flag(libc::IFF_NO_PI));
     pub(super) const VNET_HEADER: Self = Self(flag(libc::IFF_VNET_HDR));
     pub(super) const MULTI_QUEUE: Self = Self(flag(libc::IFF_MULTI_QUEUE));
+    /// Only told, never asked for.
+    pub(super) const DISABLED: Self = Self(flag(libc::IFF_DETACH_QUEUE));
 
     pub(super) const fn and(self, other: Self) -> Self {
         Self(self.0 | other.0)
@@ -89,7 +93,7 @@ impl Tap {
         Ok(Self(File::from(fd)))
     }
 
-    /// The interface it is attached to, and how. Fails where it is no TUN/TAP descriptor, or not attached.
+    /// The interface it is attached to, and how; but `IFF_NO_PI` means something else here. Fails where it is no TUN/TAP descriptor, or not attached.
     pub(super) fn attached(&self) -> io::Result<(String, Mode)> {
         let mut request = Request::default();
         // SAFETY: TUNGETIFF writes a `struct ifreq`; other drivers and files do not know the number.
@@ -117,6 +121,11 @@ impl Tap {
         let request = Request { flags: if enabled { ATTACH } else { DETACH }, ..Request::default() };
         // SAFETY: TUNSETQUEUE reads a `struct ifreq`.
         done(unsafe { ioctl_with_ref(&self.0, libc::TUNSETQUEUE, &request) })
+    }
+
+    #[cfg(test)]
+    pub(super) fn into_inner(self) -> OwnedFd {
+        self.0.into()
     }
 
     /// Throws away the frames that it has, as far as there can be so many.

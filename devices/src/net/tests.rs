@@ -285,14 +285,11 @@ fn a_flood_from_the_host_leaves_the_driver_its_turn() {
         });
         give(&mut driver, 0, 128, 1600, 0x800);
         driver.put(BUFFERS + 0x80_0000, &frame(7, 5));
-        let mut slot = 0;
         for number in 0..2000 {
             // A frame each way, in buffers that are given again and again.
-            let place = slot % 128;
-            let mut at = place;
-            assert_eq!(receive(&mut driver, &mut at, 0x800), arrived(frame(number, 100), 1));
-            give(&mut driver, place, 1, 1600, 0x800);
-            slot += 1;
+            let slot = number % 128;
+            assert_eq!(receive(&mut driver, &mut slot.clone(), 0x800), arrived(frame(number, 100), 1));
+            give(&mut driver, slot, 1, 1600, 0x800);
             if number % 100 == 0 {
                 driver.request(TX, &[Seg::readable(BUFFERS + 0x80_0000, 17)]);
             }
