@@ -4,7 +4,7 @@
 //! - `worker` is one pair of queues on its thread: what it waits for, and whose turn it is.
 //! - `receive` and `transmit` are the two directions: each frame is one system call, between the TAP and the
 //!   driver's buffers.
-//! - `control` is the control queue: how many pairs are in use.
+//! - `control` is the control queue: how many pairs are in use; `throttle` is a direction's rate limit.
 //! - `features` is what is offered, and what of it the kernel is told; `tap` is the TAP's ioctls.
 //!
 //! A frame begins with a header of 12 bytes (section 5.1.6) that the kernel reads and writes itself: checksum
@@ -30,6 +30,7 @@ mod features;
 mod receive;
 mod spec;
 mod tap;
+mod throttle;
 mod transmit;
 mod worker;
 
@@ -60,6 +61,8 @@ enum Wait {
     Tap,
     /// Its next turn: it has done enough for this one.
     Turn,
+    /// The rate limit's timer.
+    Clock,
     /// Nothing: the TAP is gone.
     Gone,
 }

@@ -13,6 +13,7 @@ use std::collections::VecDeque;
 use std::io;
 
 use super::tap::Tap;
+use super::throttle::Throttle;
 use super::{
     BATCH, HEADER_FLAGS, HEADER_LEN, HEADER_NUM_BUFFERS, LINK_HEADER_LEN, MAX_FRAME, Wait, features,
 };
@@ -62,6 +63,11 @@ impl Frame {
     fn len(self) -> usize {
         self.placed.saturating_add(self.spilled)
     }
+
+    /// Bytes without the header.
+    fn payload(self) -> usize {
+        self.len().saturating_sub(HEADER_LEN)
+    }
 }
 
 impl Receiver {
@@ -97,10 +103,10 @@ impl Receiver {
     }
 
     /// Passes frames on, as many as the queue has entries at most.
-    pub(super) fn turn(&mut self, tap: &Tap) -> Result<Wait, Broken> {
+    pub(super) fn turn(&mut self, tap: &Tap, mut throttle: Option<&mut Throttle>) -> Result<Wait, Broken> {
         self.queue.disable_kicks()?;
         for step in 1..=self.queue.size() {
-            if let Some(wait) = self.step(tap)? {
+            if let Some(wait) = self.step(tap, throttle.as_deref_mut())? {
                 self.queue.publish()?;
                 return Ok(wait);
             }
@@ -113,7 +119,7 @@ impl Receiver {
     }
 
     /// Passes one frame on; or says what it waits for.
-    fn step(&mut self, tap: &Tap) -> Result<Option<Wait>, Broken> {
+    fn step(&mut self, tap: &Tap, throttle: Option<&mut Throttle>) -> Result<Option<Wait>, Broken> {
         let frame = match self.frame.take() {
             Some(frame) => frame,
             None => {
@@ -121,8 +127,16 @@ impl Receiver {
                 if self.lent.chains.is_empty() {
                     return self.starve();
                 }
+                let mut throttle = throttle;
+                if throttle.as_mut().is_some_and(|throttle| !throttle.admits()) {
+                    self.queue.stats().throttled.add(1);
+                    return Ok(Some(Wait::Clock));
+                }
                 match self.read(tap) {
-                    Ok(frame) => frame,
+                    Ok(frame) => {
+                        throttle.inspect(|throttle| throttle.charge(frame.payload()));
+                        frame
+                    }
                     Err(error) => return Ok(self.refused(&error)),
                 }
             }
@@ -209,7 +223,7 @@ impl Receiver {
             self.queue.stats().errors.add(1);
             return Ok(());
         }
-        self.queue.stats().bytes.add(frame.len().saturating_sub(HEADER_LEN) as u64);
+        self.queue.stats().bytes.add(frame.payload() as u64);
         let mut rest = frame.len();
         let mut buffers = 0_usize;
         for chain in self.lent.chains.drain(..chains) {

@@ -2,13 +2,16 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use super::HEADER_LEN;
 use super::control::Pairs;
 use super::features;
 use super::tap::{Mode, NAME_LEN, Tap};
-use super::worker::{First, Link, Pair};
+use super::throttle::Throttle;
+use super::worker::{First, Link, Pair, Throttles};
+use crate::rate_limit::{Limiter, RateLimit, RateLimitError};
 use crate::virtio::{Card, Device, Kind};
 
 /// Entries of the queues that carry frames, and of the control queue.
@@ -33,6 +36,14 @@ pub struct Net {
     mac: Option<[u8; 6]>,
     mtu: Option<u16>,
     pairs: Option<u16>,
+    limits: Limits,
+}
+
+/// The rate limits of both directions.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Limits {
+    pub(super) receive: RateLimit,
+    pub(super) transmit: RateLimit,
 }
 
 #[derive(Debug)]
@@ -71,6 +82,14 @@ pub enum NetError {
     QueuePairs {
         /// How many.
         pairs: usize,
+    },
+    /// A rate limit that lets nothing pass, or does not limit.
+    #[error("the rate limit of {direction} frames cannot be")]
+    RateLimit {
+        /// Received or sent.
+        direction: &'static str,
+        /// What is wrong with it.
+        source: RateLimitError,
     },
     /// Each pair needs a descriptor of its own, and each descriptor is for a pair.
     #[error("{given} TAP descriptors do not fit {pairs} pairs of queues")]
@@ -171,7 +190,7 @@ impl Net {
     }
 
     fn on(taps: Taps) -> Self {
-        Self { taps, mac: None, mtu: None, pairs: None }
+        Self { taps, mac: None, mtu: None, pairs: None, limits: Limits::default() }
     }
 
     /// The card's address; without one the driver takes one at random.
@@ -196,19 +215,34 @@ impl Net {
         self
     }
 
+    /// How much the driver may receive. What comes faster waits in the TAP, and is lost where that is full.
+    #[must_use]
+    pub fn rx_rate_limit(mut self, limit: RateLimit) -> Self {
+        self.limits.receive = limit;
+        self
+    }
+
+    /// How much the driver may send. What it sends faster waits in its queues.
+    #[must_use]
+    pub fn tx_rate_limit(mut self, limit: RateLimit) -> Self {
+        self.limits.transmit = limit;
+        self
+    }
+
     /// Opens the interface and makes the device.
     ///
     /// # Errors
     /// What is wrong with the description, or the host refuses.
     pub fn build(self) -> Result<Device, NetError> {
         self.check()?;
+        let limiters = Limiters::new(self.limits)?;
         let (taps, name) = match self.taps {
             Taps::Named(name) => (open(&name, self.pairs.unwrap_or(1))?, name),
             Taps::Given(fds) => adopt(fds, self.pairs)?,
         };
         let set_up = |source| NetError::SetUp { name: name.clone(), source };
         let host = prepare(&taps).map_err(set_up)?;
-        Parts { taps, host, mac: self.mac, mtu: self.mtu }.assemble().map_err(set_up)
+        Parts { taps, host, mac: self.mac, mtu: self.mtu, limiters }.assemble().map_err(set_up)
     }
 
     fn check(&self) -> Result<(), NetError> {
@@ -240,11 +274,42 @@ pub(super) struct Parts {
     pub(super) host: u64,
     pub(super) mac: Option<[u8; 6]>,
     pub(super) mtu: Option<u16>,
+    pub(super) limiters: Limiters,
+}
+
+/// The rate limits that there are, to be shared by all pairs.
+#[derive(Default)]
+pub(super) struct Limiters {
+    receive: Option<Arc<Mutex<Limiter>>>,
+    transmit: Option<Arc<Mutex<Limiter>>>,
+}
+
+impl Limiters {
+    pub(super) fn new(limits: Limits) -> Result<Self, NetError> {
+        let limiter = |direction, limit: RateLimit| {
+            if limit == RateLimit::default() {
+                return Ok(None);
+            }
+            match Limiter::new(limit, Instant::now()) {
+                Ok(limiter) => Ok(Some(Arc::new(Mutex::new(limiter)))),
+                Err(source) => Err(NetError::RateLimit { direction, source }),
+            }
+        };
+        Ok(Self {
+            receive: limiter("received", limits.receive)?,
+            transmit: limiter("sent", limits.transmit)?,
+        })
+    }
+
+    fn throttles(&self) -> io::Result<Throttles> {
+        let throttle = |limiter: &Option<_>| limiter.clone().map(Throttle::new).transpose();
+        Ok(Throttles { receive: throttle(&self.receive)?, transmit: throttle(&self.transmit)? })
+    }
 }
 
 impl Parts {
     pub(super) fn assemble(self) -> io::Result<Device> {
-        let Self { taps, host, mac, mtu } = self;
+        let Self { taps, host, mac, mtu, limiters } = self;
         let count = u16::try_from(taps.len()).unwrap_or(MAX_PAIRS);
         let several = count > 1;
         let mut features = host | features::MRG_RXBUF | features::STATUS;
@@ -277,7 +342,8 @@ impl Parts {
             if several && first.is_some() {
                 queues.push(control);
             }
-            let pair = Pair::new((index, count), tap, mtu, Arc::clone(&link), first.take())?;
+            let pair =
+                Pair::new((index, count), tap, mtu, Arc::clone(&link), first.take(), limiters.throttles()?)?;
             cards.push((queues, Box::new(pair)));
         }
         Ok(Device { kind: Kind::Net, features, config, writable: None, queue_sizes, cards })

@@ -4,11 +4,13 @@
 
 use std::io;
 use std::os::unix::net::UnixDatagram;
+use std::time::Duration;
 
 use super::features::{self, offloads};
-use super::spec::Parts;
+use super::spec::{Limiters, Limits, Parts};
 use super::tap::Tap;
 use super::{HEADER_LEN, MAX_FRAME, Net, NetError};
+use crate::rate_limit::{Bucket, RateLimit};
 use crate::testing::{BUFFERS, Driver, Seg};
 use crate::virtio::{Device, QueueCounts};
 
@@ -24,9 +26,14 @@ pub(super) fn fake() -> (UnixDatagram, Device) {
 
 /// A card whose TAP is this socket.
 pub(super) fn device_on(socket: UnixDatagram) -> Device {
+    limited(socket, Limits::default())
+}
+
+fn limited(socket: UnixDatagram, limits: Limits) -> Device {
     let tap = Tap::given(socket.into()).unwrap();
+    let limiters = Limiters::new(limits).unwrap();
     let host_features = features::CSUM | features::HOST_TSO4 | features::HOST_TSO6;
-    let parts = Parts { taps: vec![tap], host: host_features, mac: None, mtu: None };
+    let parts = Parts { taps: vec![tap], host: host_features, mac: None, mtu: None, limiters };
     parts.assemble().unwrap()
 }
 
@@ -297,6 +304,60 @@ fn a_flood_from_the_host_leaves_the_driver_its_turn() {
     });
     assert_eq!(counts(&driver, RX).errors, 0);
     driver.bench.end();
+}
+
+/// The limit is no test of the clock: what is counted is how much passes before it is waited for, and that
+/// everything passes in the end.
+#[test]
+fn a_rate_limit_holds_each_direction_back_and_loses_nothing() {
+    let few = Bucket { size: 10, refill: Duration::from_millis(100), burst: 0 };
+    let bytes = Bucket { size: 1000, refill: Duration::from_millis(100), burst: 0 };
+    for limit in
+        [RateLimit { operations: Some(few), bytes: None }, RateLimit { operations: None, bytes: Some(bytes) }]
+    {
+        let (host, ours) = UnixDatagram::pair().unwrap();
+        host.set_nonblocking(true).unwrap();
+        let mut driver = Driver::started(limited(ours, Limits { receive: limit, transmit: limit }));
+        give(&mut driver, 0, 40, 1600, 0x1000);
+        for number in 0..40 {
+            driver.put(BUFFERS + 0x1000 * (40 + number) as u64, &frame(number, 100));
+            driver.offer(TX, &[Seg::readable(BUFFERS + 0x1000 * (40 + number) as u64, 112)]);
+        }
+        driver.kick(TX);
+        let (mut sent, mut slot, mut back) = (0, 0, 0);
+        driver.until("all frames", |driver| {
+            while sent < 40 && host.send(&frame(sent, 100)).is_ok() {
+                sent += 1;
+            }
+            if let Some((_, len)) = driver.used(RX) {
+                assert_eq!(
+                    driver.get(BUFFERS + 0x1000 * slot as u64, len as usize),
+                    arrived(frame(slot, 100), 1)
+                );
+                slot += 1;
+            }
+            if let Some(received) = read(&host) {
+                assert_eq!(received, frame(back, 100));
+                back += 1;
+            }
+            (slot, back) == (40, 40)
+        });
+        for queue in [RX, TX] {
+            let counts = counts(&driver, queue);
+            assert_eq!(counts.errors, 0);
+            assert!((1..=40).contains(&counts.throttled), "{counts:?}");
+            assert!(counts.kicks <= 100, "{counts:?}");
+        }
+        driver.start(u64::MAX);
+        driver.bench.end();
+    }
+    let nothing = RateLimit { bytes: Some(Bucket::per_second(0)), operations: None };
+    let refused = Net::tap("tap0").rx_rate_limit(nothing).build().unwrap_err();
+    assert_eq!(refused.to_string(), "the rate limit of received frames cannot be");
+    assert!(matches!(
+        Net::tap("tap0").tx_rate_limit(nothing).build(),
+        Err(NetError::RateLimit { direction: "sent", .. })
+    ));
 }
 
 #[test]

@@ -4,9 +4,10 @@
 //! it or nothing.
 //!
 //! What must hold: a chain is completed once its frame has been taken or dropped, in order; at most one is
-//! held, while the TAP takes no frames.
+//! held, while the TAP takes no frames or the rate limit lets none pass.
 
 use super::tap::Tap;
+use super::throttle::Throttle;
 use super::{BATCH, HEADER_LEN, MAX_FRAME, Wait};
 use crate::host_io::{IoVecs, Span};
 use crate::virtio::{Broken, Chain, Queue};
@@ -36,10 +37,14 @@ impl Transmitter {
     }
 
     /// Sends frames, as many as the queue has entries at most; drops them where there is no TAP.
-    pub(super) fn turn(&mut self, tap: Option<&Tap>) -> Result<Wait, Broken> {
+    pub(super) fn turn(
+        &mut self,
+        tap: Option<&Tap>,
+        mut throttle: Option<&mut Throttle>,
+    ) -> Result<Wait, Broken> {
         self.queue.disable_kicks()?;
         for step in 1..=self.queue.size() {
-            if let Some(wait) = self.step(tap)? {
+            if let Some(wait) = self.step(tap, throttle.as_deref_mut())? {
                 self.queue.publish()?;
                 return Ok(wait);
             }
@@ -52,14 +57,27 @@ impl Transmitter {
     }
 
     /// Sends one frame; or says what it waits for.
-    fn step(&mut self, tap: Option<&Tap>) -> Result<Option<Wait>, Broken> {
+    fn step(
+        &mut self,
+        tap: Option<&Tap>,
+        mut throttle: Option<&mut Throttle>,
+    ) -> Result<Option<Wait>, Broken> {
         if !self.held && !self.queue.pop(&mut self.chain)? {
             return Ok(if self.queue.enable_kicks()? { None } else { Some(Wait::Driver) });
         }
+        if throttle.as_mut().is_some_and(|throttle| !throttle.admits()) {
+            self.held = true;
+            self.queue.stats().throttled.add(1);
+            return Ok(Some(Wait::Clock));
+        }
         let wait = tap.map_or(Err(None), |tap| self.send(tap));
         self.held = matches!(wait, Err(Some(_)));
+        let payload = self.chain.readable_len().saturating_sub(HEADER_LEN);
+        if !self.held {
+            throttle.inspect(|throttle| throttle.charge(payload));
+        }
         match wait {
-            Ok(len) => self.queue.stats().bytes.add(len.saturating_sub(HEADER_LEN) as u64),
+            Ok(()) => self.queue.stats().bytes.add(payload as u64),
             Err(None) => self.queue.stats().errors.add(1),
             Err(wait) => return Ok(wait),
         }
@@ -68,14 +86,14 @@ impl Transmitter {
     }
 
     /// Gives the TAP the frame. An error says what to wait for with it; to be dropped where that is nothing.
-    fn send(&mut self, tap: &Tap) -> Result<usize, Option<Wait>> {
+    fn send(&mut self, tap: &Tap) -> Result<(), Option<Wait>> {
         let len = self.chain.readable_len();
         if !(HEADER_LEN..=MAX_FRAME).contains(&len) {
             log::debug!("a frame to send has {len} bytes");
             return Err(None);
         }
         let sent = self.vecs.writev(tap, self.queue.memory(), self.chain.readable(), Span::from(0));
-        sent.map_err(|error| match error.raw_os_error() {
+        sent.map(|_| ()).map_err(|error| match error.raw_os_error() {
             Some(libc::EAGAIN) => Some(Wait::Tap),
             Some(libc::EBADFD) => Some(Wait::Gone),
             // The interface is down (EIO), the header is not true (EINVAL), the host is short of memory.

@@ -15,12 +15,15 @@ use super::control::{Control, Pairs};
 use super::receive::Receiver;
 use super::spec::{CONFIG_STATUS, LINK_DOWN};
 use super::tap::Tap;
+use super::throttle::Throttle;
 use super::transmit::Transmitter;
 use super::{Wait, features};
 use crate::virtio::{Broken, Card, Events, Line, Queue};
 
 const TAP: u32 = 0;
 const AGAIN: u32 = 1;
+const RECEIVE_CLOCK: u32 = 2;
+const TRANSMIT_CLOCK: u32 = 3;
 
 /// A pair of queues of a network card.
 pub(super) struct Pair {
@@ -32,6 +35,7 @@ pub(super) struct Pair {
     mtu: Option<u16>,
     link: Arc<Link>,
     first: Option<First>,
+    throttles: Throttles,
     again: EventFd,
     accepted: u64,
     line: Option<Arc<Line>>,
@@ -50,6 +54,12 @@ pub(super) struct First {
     pub(super) pairs: Option<Pairs>,
 }
 
+/// The rate limits of both directions, where there are any.
+pub(super) struct Throttles {
+    pub(super) receive: Option<Throttle>,
+    pub(super) transmit: Option<Throttle>,
+}
+
 /// What the pairs of a card share.
 #[derive(Debug, Default)]
 pub(super) struct Link {
@@ -64,6 +74,7 @@ impl Pair {
         mtu: Option<u16>,
         link: Arc<Link>,
         first: Option<First>,
+        throttles: Throttles,
     ) -> io::Result<Self> {
         Ok(Self {
             index,
@@ -72,6 +83,7 @@ impl Pair {
             mtu,
             link,
             first,
+            throttles,
             again: EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)?,
             accepted: 0,
             line: None,
@@ -100,7 +112,8 @@ impl Pair {
     fn receive(&mut self) -> Result<(), Broken> {
         let gone = self.is_gone();
         if let Some((receiver, wait)) = &mut self.receive {
-            *wait = if gone { Wait::Gone } else { receiver.turn(&self.tap)? };
+            let throttle = self.throttles.receive.as_mut();
+            *wait = if gone { Wait::Gone } else { receiver.turn(&self.tap, throttle)? };
             if *wait == Wait::Gone {
                 self.lose_link();
             }
@@ -111,7 +124,8 @@ impl Pair {
     fn transmit(&mut self) -> Result<(), Broken> {
         let gone = self.is_gone();
         if let Some((transmitter, wait)) = &mut self.transmit {
-            *wait = transmitter.turn((!gone).then_some(&self.tap))?;
+            let throttle = self.throttles.transmit.as_mut();
+            *wait = transmitter.turn((!gone).then_some(&self.tap), throttle)?;
             if *wait == Wait::Gone {
                 // In the next turn, all is dropped.
                 *wait = Wait::Turn;
@@ -195,6 +209,22 @@ impl Pair {
         Ok(())
     }
 
+    /// A timer has expired, which is what a direction may have waited for.
+    fn time_is_up(&mut self, token: u32) -> Result<(), Broken> {
+        let receives = token == RECEIVE_CLOCK;
+        let Throttles { receive, transmit } = &mut self.throttles;
+        if let Some(throttle) = if receives { receive } else { transmit } {
+            throttle.clear();
+        }
+        if receives && self.receives_on(Wait::Clock) {
+            self.receive()?;
+        }
+        if !receives && self.transmits_on(Wait::Clock) {
+            self.transmit()?;
+        }
+        Ok(())
+    }
+
     fn count_wake_up(&self, queue: Option<&Queue>) {
         if let Some(queue) = queue {
             queue.stats().kicks.add(1);
@@ -230,22 +260,6 @@ impl Pair {
         Ok(())
     }
 
-    /// Waits for what comes next: where the driver broke the rules, nothing. Nobody would look at it.
-    fn after(&mut self, result: Result<(), Broken>, events: &mut Events<'_, '_>) -> Result<(), Broken> {
-        if result.is_ok() {
-            self.settle(events);
-        } else {
-            self.stop_waiting(events);
-        }
-        result
-    }
-
-    fn stop_waiting(&mut self, events: &mut Events<'_, '_>) {
-        events.remove(&self.again);
-        events.remove(&self.tap);
-        self.waiting = EventSet::empty();
-    }
-
     /// Tells the kernel what a driver that has accepted `features` can take.
     fn set_offloads(&mut self, features: u64) -> io::Result<()> {
         let Some(first) = &mut self.first else { return Ok(()) };
@@ -274,6 +288,12 @@ impl Card for Pair {
         self.accepted = features;
         self.line = Some(Arc::clone(line));
         events.add(&self.again, AGAIN, EventSet::IN)?;
+        let Throttles { receive, transmit } = &self.throttles;
+        for (throttle, token) in [(receive, RECEIVE_CLOCK), (transmit, TRANSMIT_CLOCK)] {
+            if let Some(throttle) = throttle {
+                events.add(throttle.timer(), token, EventSet::IN)?;
+            }
+        }
         if self.is_gone() {
             return Ok(());
         }
@@ -324,21 +344,30 @@ impl Card for Pair {
     }
 
     fn deactivate(&mut self, events: &mut Events<'_, '_>) {
-        self.stop_waiting(events);
+        events.remove(&self.again);
+        events.remove(&self.tap);
+        self.waiting = EventSet::empty();
+        for throttle in [&mut self.throttles.receive, &mut self.throttles.transmit].into_iter().flatten() {
+            events.remove(throttle.timer());
+            throttle.clear();
+        }
         self.line = None;
     }
 
     fn kicked(&mut self, index: u16, events: &mut Events<'_, '_>) -> Result<(), Broken> {
-        let result = self.kick(index);
-        self.after(result, events)
+        self.kick(index)?;
+        self.settle(events);
+        Ok(())
     }
 
     fn ready(&mut self, token: u32, ready: EventSet, events: &mut Events<'_, '_>) -> Result<(), Broken> {
-        let result = match token {
-            TAP => self.tap_is_ready(ready),
-            AGAIN => self.again(),
-            _ => Ok(()),
-        };
-        self.after(result, events)
+        match token {
+            TAP => self.tap_is_ready(ready)?,
+            AGAIN => self.again()?,
+            RECEIVE_CLOCK | TRANSMIT_CLOCK => self.time_is_up(token)?,
+            _ => {}
+        }
+        self.settle(events);
+        Ok(())
     }
 }
