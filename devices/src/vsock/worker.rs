@@ -1,0 +1,376 @@
+//! The worker: the thread that speaks to the guest. It moves bytes between queues and sockets that the broker
+//! has handed over, and opens none itself.
+//!
+//! What must hold:
+//! - Nothing here waits: a socket that takes or gives nothing costs its own connection only.
+//! - Every descriptor is waited for edge-triggered, and what an edge said is kept until a system call says
+//!   otherwise. So a guest or a peer that is slow makes no thread spin, and neither does a device that is not
+//!   called any more because its driver broke the rules.
+//! - A connection is removed from what is waited for before its socket is closed.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use event_manager::EventSet;
+use vmm_sys_util::eventfd::EventFd;
+use vmm_sys_util::timerfd::TimerFd;
+
+use super::connection::{Connection, End};
+use super::mailbox::{Delivery, Inbox, Order, Outbox, eventfd};
+use super::packet::{Header, Key};
+use super::receive::BURST;
+use super::table::{Link, Table};
+use crate::host_io::IoVecs;
+use crate::virtio::{Broken, Buffer, Card, Chain, Events, Line, Queue};
+
+/// The queue of packets for the guest.
+pub(super) const RX: u16 = 0;
+/// The queue of packets from the guest.
+pub(super) const TX: u16 = 1;
+/// The queue of events, of which there is one kind, TRANSPORT_RESET: the place where a device that is
+/// restored from a snapshot tells the guest that all its connections are over. Nothing else is said there.
+pub(super) const EVENT: u16 = 2;
+
+const DELIVERIES: u32 = 0;
+const AGAIN: u32 = 1;
+const TIMER: u32 = 2;
+const FIRST_LINK: u32 = 16;
+
+/// Deliveries taken before others have their turn.
+const DELIVERIES_MOST: usize = 256;
+
+/// The card with the queues.
+#[derive(Debug)]
+pub(super) struct Streams {
+    pub cid: u64,
+    pub table: Table,
+    /// Resets of what is in no table (any more).
+    pub resets: VecDeque<Header>,
+    /// The guest's packets are left where they are, until there is room for the resets they may lead to.
+    pub tx_held: bool,
+    pub rx: Option<Queue>,
+    pub tx: Option<Queue>,
+    event: Option<Queue>,
+    orders: Outbox<Order>,
+    deliveries: Inbox<Delivery>,
+    /// Connections of smaller serial numbers were there before the last reset.
+    first_serial: u64,
+    /// What the broker has been ordered to dial and has not answered.
+    dialing: usize,
+    connections: usize,
+    /// Written to be called again, after others have had their turn.
+    again: EventFd,
+    timer: TimerFd,
+    timer_is_set: bool,
+    close_timeout: Duration,
+    /// Connections refused and broken off, and packets dropped, that have not been counted yet.
+    pub failures: u64,
+    warned: bool,
+    // Memory that is used again and again.
+    pub chains: Vec<Chain>,
+    pub pieces: Vec<Buffer>,
+    pub iovecs: IoVecs,
+}
+
+impl Streams {
+    pub fn new(
+        cid: u64,
+        connections: u16,
+        close_timeout: Duration,
+        orders: Outbox<Order>,
+        deliveries: Inbox<Delivery>,
+    ) -> io::Result<Self> {
+        let connections = usize::from(connections);
+        Ok(Self {
+            cid,
+            table: Table::new(connections),
+            resets: VecDeque::new(),
+            tx_held: false,
+            rx: None,
+            tx: None,
+            event: None,
+            orders,
+            deliveries,
+            first_serial: 0,
+            dialing: 0,
+            connections,
+            again: eventfd()?,
+            timer: TimerFd::new()?,
+            timer_is_set: false,
+            close_timeout,
+            failures: 0,
+            warned: false,
+            chains: vec![Chain::new(); BURST],
+            pieces: Vec::new(),
+            iovecs: IoVecs::new(),
+        })
+    }
+
+    /// Has this card called again, after others have had their turn.
+    pub fn call_again(&self) {
+        // It fails only where the counter is at its maximum, and then there is an edge still to be seen.
+        let _: io::Result<()> = self.again.write(1);
+    }
+
+    /// Counts something that went wrong, and says so: loudly the first time.
+    pub fn note(&mut self, what: &str) {
+        self.failures = self.failures.saturating_add(1);
+        if std::mem::replace(&mut self.warned, true) {
+            log::debug!("vsock, guest {}: {what}", self.cid);
+        } else {
+            log::warn!("vsock, guest {}: {what} (more of the kind at debug level)", self.cid);
+        }
+    }
+
+    /// The guest asks for a connection that there is not.
+    pub fn ask_for(&mut self, request: &Header) -> bool {
+        if self.dialing >= self.connections {
+            return false;
+        }
+        let slot = self.table.add(None, |serial, window| Connection::dialing(request, serial, window));
+        let Some(link) = slot.and_then(|slot| self.table.get(slot)) else { return false };
+        let Connection { key, serial, .. } = link.connection;
+        self.orders.put(Order::Dial { key, serial });
+        self.dialing = self.dialing.saturating_add(1);
+        true
+    }
+
+    fn take_deliveries(&mut self, events: &mut Events<'_, '_>) {
+        for _ in 0..DELIVERIES_MOST {
+            match self.deliveries.take() {
+                None => return,
+                Some(Delivery::Client { guest_port, stream }) => self.client(guest_port, stream, events),
+                // Asked for by a guest that has reset the device since.
+                Some(Delivery::Dialed { serial, .. }) if serial < self.first_serial => {}
+                Some(Delivery::Dialed { key, serial, stream }) => {
+                    self.dialing = self.dialing.saturating_sub(1);
+                    self.dialed(key, serial, stream, events);
+                }
+            }
+        }
+        self.call_again();
+    }
+
+    /// A program on the host connects to the guest. Where there is no place, it reads the end of the stream.
+    fn client(&mut self, guest_port: u32, stream: UnixStream, events: &mut Events<'_, '_>) {
+        if self.table.is_full() {
+            self.note("a client on the host is refused, there are too many connections");
+            return;
+        }
+        let (cid, key) = (self.cid, self.table.allocate(guest_port));
+        let slot = self.table.add(None, |serial, window| Connection::asking(cid, key, serial, window));
+        if let Some(slot) = slot {
+            self.attach(slot, stream, events);
+            self.settle(slot, events);
+        }
+    }
+
+    fn dialed(&mut self, key: Key, serial: u64, stream: io::Result<UnixStream>, events: &mut Events<'_, '_>) {
+        let Some(slot) = self.table.find(key) else { return };
+        let Some(link) = self.table.get(slot) else { return };
+        // The guest may have given up meanwhile, and have begun anew.
+        if link.connection.serial != serial || !link.connection.is_dialing() {
+            return;
+        }
+        match stream {
+            Ok(stream) => {
+                link.connection.dialed();
+                self.attach(slot, stream, events);
+                self.settle(slot, events);
+            }
+            Err(error) => {
+                self.note(&format!("nobody is reached at port {}: {error}", key.host_port));
+                self.reset(slot, events);
+            }
+        }
+    }
+
+    /// Gives a connection its socket.
+    fn attach(&mut self, slot: u32, stream: UnixStream, events: &mut Events<'_, '_>) {
+        let Some(link) = self.table.get(slot) else { return };
+        match events.add(&stream, slot.saturating_add(FIRST_LINK), interest(false)) {
+            Ok(()) => link.stream = Some(stream),
+            Err(error) => {
+                self.note(&format!("a socket cannot be waited for: {error}"));
+                self.reset(slot, events);
+            }
+        }
+    }
+
+    /// Waits for the socket to take more, where something waits for that, and only there.
+    pub fn update_interest(&mut self, slot: u32, events: &mut Events<'_, '_>) {
+        let Some(link) = self.table.get(slot) else { return };
+        let wants = !link.backlog.is_empty();
+        let Some(stream) = link.stream.as_ref().filter(|_| wants != link.waits_to_write) else { return };
+        if events.modify(stream, slot.saturating_add(FIRST_LINK), interest(wants)).is_ok() {
+            link.waits_to_write = wants;
+        } else {
+            self.note("a socket cannot be waited for");
+            self.reset(slot, events);
+        }
+    }
+
+    /// To be called whenever something of a connection has changed: ends what is over, and gives it its turn
+    /// where it has something to send.
+    pub fn settle(&mut self, slot: u32, events: &mut Events<'_, '_>) {
+        let close_timeout = self.close_timeout;
+        let Some(link) = self.table.get(slot) else { return };
+        match link.connection.end(link.backlog.len()) {
+            End::Open => link.deadline = None,
+            End::Closing => {
+                if link.deadline.is_none() {
+                    link.deadline = Instant::now().checked_add(close_timeout);
+                }
+                if !link.connection.host_receives() && !link.connection.wants_data() {
+                    self.hang_up(slot, events);
+                }
+                self.set_timer();
+            }
+            End::Reset => return self.reset(slot, events),
+            End::Over => return drop(self.drop_link(slot, events)),
+        }
+        self.table.schedule(slot);
+    }
+
+    /// Closes the socket of a connection that has no use for it any more.
+    fn hang_up(&mut self, slot: u32, events: &mut Events<'_, '_>) {
+        let Some(link) = self.table.get(slot) else { return };
+        link.backlog.clear();
+        if let Some(stream) = link.stream.take() {
+            events.remove(&stream);
+        }
+    }
+
+    /// Ends a connection, and tells the guest.
+    pub fn reset(&mut self, slot: u32, events: &mut Events<'_, '_>) {
+        if let Some(mut link) = self.drop_link(slot, events) {
+            self.resets.push_back(link.connection.reset());
+        }
+    }
+
+    /// Ends a connection.
+    pub fn drop_link(&mut self, slot: u32, events: &mut Events<'_, '_>) -> Option<Box<Link>> {
+        self.hang_up(slot, events);
+        self.table.remove(slot)
+    }
+
+    fn drop_all(&mut self, events: &mut Events<'_, '_>) {
+        for slot in self.table.slots() {
+            self.drop_link(slot, events);
+        }
+        self.resets.clear();
+        self.tx_held = false;
+    }
+
+    /// Looks again in a while whether what is closing has closed.
+    fn set_timer(&mut self) {
+        if !self.timer_is_set {
+            // Coarse: what is measured is patience.
+            let delay = self.close_timeout.checked_div(8).unwrap_or(self.close_timeout);
+            match self.timer.reset(delay, None) {
+                Ok(()) => self.timer_is_set = true,
+                Err(error) => log::debug!("the vsock device's timer is not set: {error}"),
+            }
+        }
+    }
+
+    fn drop_late(&mut self, events: &mut Events<'_, '_>) {
+        self.timer_is_set = false;
+        let now = Instant::now();
+        for slot in self.table.slots() {
+            match self.table.get(slot).and_then(|link| link.deadline) {
+                Some(deadline) if deadline <= now => {
+                    self.note("a connection is given up that did not close in time");
+                    self.reset(slot, events);
+                }
+                Some(_) => self.set_timer(),
+                None => {}
+            }
+        }
+    }
+
+    /// How long a connection that is closing may take from now on.
+    pub fn prolong(&mut self, slot: u32) {
+        let deadline = Instant::now().checked_add(self.close_timeout);
+        if let Some(link) = self.table.get(slot).filter(|link| link.deadline.is_some()) {
+            link.deadline = deadline;
+        }
+    }
+
+    fn work(&mut self, transmit: bool, events: &mut Events<'_, '_>) -> Result<(), Broken> {
+        if transmit {
+            self.transmit(events)?;
+        }
+        self.receive(events)
+    }
+
+    /// A device whose driver broke the rules does nothing until it is reset: nobody is to wait for it.
+    fn checked(&mut self, result: Result<(), Broken>, events: &mut Events<'_, '_>) -> Result<(), Broken> {
+        if result.is_err() {
+            self.drop_all(events);
+        }
+        result
+    }
+}
+
+/// What is waited for of a socket.
+fn interest(write: bool) -> EventSet {
+    let read = EventSet::IN | EventSet::READ_HANG_UP | EventSet::EDGE_TRIGGERED;
+    if write { read | EventSet::OUT } else { read }
+}
+
+impl Card for Streams {
+    fn activate(&mut self, _: u64, _: &Arc<Line>, events: &mut Events<'_, '_>) -> io::Result<()> {
+        self.warned = false;
+        let edges = EventSet::IN | EventSet::EDGE_TRIGGERED;
+        events.add(&*self.deliveries.wake, DELIVERIES, edges)?;
+        events.add(&self.again, AGAIN, edges)?;
+        events.add(&self.timer, TIMER, edges)
+    }
+
+    fn start_queue(&mut self, queue: Queue, _: &mut Events<'_, '_>) {
+        match queue.index() {
+            RX => self.rx = Some(queue),
+            TX => self.tx = Some(queue),
+            _ => self.event = Some(queue),
+        }
+    }
+
+    fn stop_queue(&mut self, index: u16, _: &mut Events<'_, '_>) -> Option<Queue> {
+        match index {
+            RX => self.rx.take(),
+            TX => self.tx.take(),
+            _ => self.event.take(),
+        }
+    }
+
+    fn deactivate(&mut self, events: &mut Events<'_, '_>) {
+        events.remove(&*self.deliveries.wake);
+        events.remove(&self.again);
+        events.remove(&self.timer);
+        self.timer_is_set = false;
+        self.drop_all(events);
+        self.orders.put(Order::Forget);
+        self.first_serial = self.table.next_serial();
+        self.dialing = 0;
+    }
+
+    fn kicked(&mut self, index: u16, events: &mut Events<'_, '_>) -> Result<(), Broken> {
+        let result = self.work(index == TX, events);
+        self.checked(result, events)
+    }
+
+    fn ready(&mut self, token: u32, ready: EventSet, events: &mut Events<'_, '_>) -> Result<(), Broken> {
+        match token {
+            // After too many of them we are called again.
+            DELIVERIES | AGAIN => self.take_deliveries(events),
+            TIMER => self.drop_late(events),
+            _ => self.socket_ready(token.saturating_sub(FIRST_LINK), ready, events),
+        }
+        let result = self.work(token == AGAIN, events);
+        self.checked(result, events)
+    }
+}
