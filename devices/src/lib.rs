@@ -11,6 +11,7 @@
 //! device dials without waiting.
 #![deny(unsafe_code)]
 
+pub mod block;
 pub mod host_io;
 pub mod ioapic;
 pub mod net;

@@ -124,7 +124,8 @@ impl Tokens {
             return;
         }
         let elapsed = now.saturating_duration_since(self.refilled);
-        let gained = elapsed.as_nanos().saturating_mul(self.bucket.size.into()) / self.nanos();
+        let gained = elapsed.as_nanos().saturating_mul(self.bucket.size.into());
+        let gained = gained.checked_div(self.nanos()).unwrap_or(0);
         let balance = self.balance.saturating_add(i128::try_from(gained).unwrap_or(i128::MAX));
         if balance >= size {
             (self.balance, self.refilled) = (size, now);
