@@ -10,7 +10,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use firecrest_boot::{Machine, Plan, Request, layout, plan};
+use firecrest_devices::block::Block;
+use firecrest_devices::net::Net;
 use firecrest_devices::virtio::Device;
+use firecrest_devices::vsock::Vsock;
 use kvm_bindings::{KVM_CAP_SPLIT_IRQCHIP, kvm_enable_cap, kvm_userspace_memory_region};
 use kvm_ioctls::{Kvm, VcpuFd, VmFd};
 
@@ -46,11 +49,19 @@ pub struct Builder {
 
 /// A device that was asked for.
 #[derive(Debug)]
-enum Spec {}
+enum Spec {
+    Block(Block),
+    Net(Net),
+    Vsock(Vsock),
+}
 
 impl Spec {
     fn build(self) -> Result<Device, BuildError> {
-        match self {}
+        Ok(match self {
+            Self::Block(block) => block.build()?,
+            Self::Net(net) => net.build()?,
+            Self::Vsock(vsock) => vsock.build()?,
+        })
     }
 }
 
@@ -103,6 +114,29 @@ impl Builder {
     #[must_use]
     pub fn console(mut self, console: Console) -> Self {
         self.console = console;
+        self
+    }
+
+    /// Adds a disk. Devices appear to the guest in the order in which they are added.
+    #[must_use]
+    pub fn block(self, block: Block) -> Self {
+        self.device(Spec::Block(block))
+    }
+
+    /// Adds a network card.
+    #[must_use]
+    pub fn net(self, net: Net) -> Self {
+        self.device(Spec::Net(net))
+    }
+
+    /// Adds a socket device, which connects programs of the guest and of the host.
+    #[must_use]
+    pub fn vsock(self, vsock: Vsock) -> Self {
+        self.device(Spec::Vsock(vsock))
+    }
+
+    fn device(mut self, spec: Spec) -> Self {
+        self.devices.push(spec);
         self
     }
 

@@ -5,6 +5,9 @@ use std::io;
 use std::path::PathBuf;
 
 use firecrest_boot::{ImageError, PlanError};
+use firecrest_devices::block::BlockError;
+use firecrest_devices::net::NetError;
+use firecrest_devices::vsock::VsockError;
 
 use crate::kvm::KvmError;
 use crate::memory::MemoryError;
@@ -66,6 +69,15 @@ pub enum BuildError {
         /// The largest number possible on this host.
         max: usize,
     },
+    /// A disk cannot be had as it was described.
+    #[error(transparent)]
+    Block(#[from] BlockError),
+    /// A network card cannot be had as it was described.
+    #[error(transparent)]
+    Net(#[from] NetError),
+    /// A socket device cannot be had as it was described.
+    #[error(transparent)]
+    Vsock(#[from] VsockError),
     /// There are more devices than a machine can have.
     #[error("{count} devices are more than the 24 that a machine can have")]
     Devices {
