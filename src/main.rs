@@ -1,5 +1,6 @@
 //! The `firecrest` program: flags to builder, builder to machine, the machine's end to exit status.
 
+mod devices;
 mod doctor;
 mod hello;
 mod run;
@@ -26,9 +27,16 @@ Options of run:
   -n, --cpus N           virtual CPUs, 1 to 64 [1]
   -p, --protocol NAME    how the kernel is entered: auto, linux or pvh [auto]
 
+Devices, up to 24, in the order in which the guest finds them:
+      --block path=FILE[,ro][,serial=TEXT][,engine=sync|io_uring][,queues=N][,block-size=512|4096]
+              [,cache=writeback|writethrough][,bandwidth=BYTES_PER_SECOND][,iops=N]
+      --net tap=NAME[,mac=ADDRESS][,mtu=N][,pairs=N][,bandwidth=BYTES_PER_SECOND]
+      --vsock cid=N,path=SOCKET
+
 On a terminal, Ctrl-A x ends the guest and Ctrl-A Ctrl-A sends one Ctrl-A; every
 other key goes to the guest. SIGINT, SIGTERM, SIGHUP and SIGQUIT end it, too; a
-second one does so at once, whether its output can be written or not.
+second one does so at once, whether its output can be written or not. SIGUSR1 has
+disks look at the size of their files again.
 
 Exit status:
    0  the guest powered off         16  the guest reset itself

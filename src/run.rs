@@ -1,18 +1,23 @@
 //! `firecrest run`: boots a kernel, with its serial port on standard input and output.
 
-use std::{error::Error, io, mem::MaybeUninit, process, ptr, thread};
+use std::{error::Error, io, mem::MaybeUninit, process, ptr, sync::Arc, thread};
 
 use firecrest_vmm::{Console, Exit, Kernel, Memory, Protocol, Vm};
 use lexopt::prelude::*;
 
+use crate::devices;
 use crate::terminal::{self, RawMode};
 
 /// Reads the options, boots the kernel, waits for its end and says what that was, with an exit status of its own.
 pub fn run(args: &mut lexopt::Parser) -> Result<u8, Box<dyn Error>> {
     let (mut path, mut initrd, mut protocol) = (None, None, Protocol::Auto);
     let (mut cmdline, mut memory_mib, mut cpus) = ("console=ttyS0 panic=-1".into(), 128, 1);
+    let mut builder = Vm::builder();
     while let Some(arg) = args.next()? {
         match arg {
+            Long("block") => builder = builder.block(devices::block(&args.value()?.string()?)?),
+            Long("net") => builder = builder.net(devices::net(&args.value()?.string()?)?),
+            Long("vsock") => builder = builder.vsock(devices::vsock(&args.value()?.string()?)?),
             Short('k') | Long("kernel") => path = Some(args.value()?),
             Short('i') | Long("initrd") => initrd = Some(args.value()?),
             Short('c') | Long("cmdline") => cmdline = args.value()?,
@@ -30,7 +35,7 @@ pub fn run(args: &mut lexopt::Parser) -> Result<u8, Box<dyn Error>> {
     if let Some(initrd) = initrd {
         kernel = kernel.initrd(initrd)?;
     }
-    let builder = Vm::builder().memory(Memory::mib(memory_mib)).vcpus(cpus).kernel(kernel);
+    let builder = builder.memory(Memory::mib(memory_mib)).vcpus(cpus).kernel(kernel);
     let vm = builder.console(Console::to(io::stdout())).build()?;
 
     let raw = RawMode::enter()?;
@@ -38,12 +43,17 @@ pub fn run(args: &mut lexopt::Parser) -> Result<u8, Box<dyn Error>> {
     if escapes {
         eprintln!("firecrest: Ctrl-A x ends the guest");
     }
-    let running = vm.start()?;
+    let running = Arc::new(vm.start()?);
+    let rescanned = Arc::downgrade(&running);
     let (at_signal, at_escape, terminal) = (running.stop_handle(), running.stop_handle(), raw.clone());
     thread::spawn(move || {
-        wait_for(&signals);
+        while wait_for(&signals) == libc::SIGUSR1 {
+            if let Some(running) = rescanned.upgrade() {
+                running.rescan();
+            }
+        }
         at_signal.stop();
-        wait_for(&signals); // The output is stuck, it seems.
+        while wait_for(&signals) == libc::SIGUSR1 {} // The output is stuck, it seems.
         drop(terminal);
         process::exit(19);
     });
@@ -69,13 +79,13 @@ fn by_name(name: &str) -> Result<Protocol, &'static str> {
     known.into_iter().find(|known| known.0 == name).map(|known| known.1).ok_or("give auto, linux or pvh")
 }
 
-/// Blocks the signals that ask a program to end, in all threads to come; not those that our caller wants ignored.
+/// Blocks the signals that ask a program for something, in all threads to come; not those that our caller wants ignored.
 fn block_signals() -> libc::sigset_t {
     let (mut signals, mut action) = (MaybeUninit::uninit(), MaybeUninit::<libc::sigaction>::zeroed());
     // SAFETY: all pointers are to values of ours; the set is initialised first, and zero is a valid `sigaction`.
     unsafe {
         libc::sigemptyset(signals.as_mut_ptr());
-        for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT] {
+        for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT, libc::SIGUSR1] {
             libc::sigaction(signal, ptr::null(), action.as_mut_ptr());
             if action.assume_init().sa_sigaction != libc::SIG_IGN {
                 libc::sigaddset(signals.as_mut_ptr(), signal);
@@ -86,7 +96,9 @@ fn block_signals() -> libc::sigset_t {
     }
 }
 
-fn wait_for(signals: &libc::sigset_t) {
+fn wait_for(signals: &libc::sigset_t) -> libc::c_int {
+    let mut signal = 0;
     // SAFETY: both pointers are to values of ours. The call cannot fail.
-    unsafe { libc::sigwait(signals, &raw mut *Box::new(0)) };
+    unsafe { libc::sigwait(signals, &raw mut signal) };
+    signal
 }
