@@ -327,3 +327,55 @@ guest! {
     "jmp 3b"
     ".skip 0x1000"
 }
+
+guest! {
+    /// Entered through PVH, which leaves all addresses below 4 GiB in reach: writes the magic number and, after writing 1
+    /// to it, the status of the first virtio-mmio device to the serial port; then reads its interrupt status and
+    /// acknowledges a used buffer a thousand times, writes a dot, and powers off.
+    virtio_registers,
+    ".code32"
+    "mov $0xd0000000, %ebx"
+    "mov $0x3f8, %dx"
+    "mov (%ebx), %eax"
+    "mov $4, %ecx"
+    "1: out %al, %dx"
+    "shr $8, %eax"
+    "dec %ecx"
+    "jnz 1b"
+    "movl $1, 0x70(%ebx)"
+    "mov 0x70(%ebx), %eax"
+    "add $'0', %al"
+    "out %al, %dx"
+    "mov $1000, %ecx"
+    "2: mov 0x60(%ebx), %eax"
+    "movl $1, 0x64(%ebx)"
+    "dec %ecx"
+    "jnz 2b"
+    "mov $'.', %al"
+    "out %al, %dx"
+    "mov $0x600, %dx"
+    "mov $0x34, %al"
+    "out %al, %dx"
+    "3: hlt"
+    "jmp 3b"
+}
+
+guest! {
+    /// Entered through PVH: writes the low byte of the device id of each of 25 possible virtio-mmio devices to the serial
+    /// port, and powers off.
+    virtio_ids,
+    ".code32"
+    "mov $0xd0000000, %ebx"
+    "mov $25, %ecx"
+    "1: mov $0x3f8, %dx"
+    "mov 8(%ebx), %eax"
+    "out %al, %dx"
+    "add $0x1000, %ebx"
+    "dec %ecx"
+    "jnz 1b"
+    "mov $0x600, %dx"
+    "mov $0x34, %al"
+    "out %al, %dx"
+    "3: hlt"
+    "jmp 3b"
+}
