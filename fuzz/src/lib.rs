@@ -4,3 +4,5 @@
 pub mod invariants;
 #[path = "../../boot/tests/support/kernels.rs"]
 pub mod kernels;
+
+pub mod backing;

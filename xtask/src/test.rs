@@ -22,7 +22,7 @@ Usage: cargo xtask test [--level N]... [--skip-fuzz] [--fuzz-seconds N]
   level 1    unit and documentation tests; nothing of it needs KVM
   level 2    tests/*.rs with tiny guests: on this machine's KVM, or in the lab where /dev/kvm does not open
   level 3    tests/linux*.rs, with Linux guests: on this machine's KVM where the CPU has svm or vmx, else in the lab
-  fuzz       each fuzz target for --fuzz-seconds (20)
+  fuzz       each fuzz target for --fuzz-seconds (60)
 
   --level N         only this level, and no fuzz (repeatable)
   --skip-fuzz       no fuzz
@@ -43,7 +43,7 @@ const LAB_MEMORY_MIB: u32 = 6144;
 
 pub fn command(mut parser: lexopt::Parser) -> Result<u8> {
     use lexopt::prelude::*;
-    let (mut levels, mut with_fuzz, mut fuzz_seconds) = (Vec::new(), true, 20);
+    let (mut levels, mut with_fuzz, mut fuzz_seconds) = (Vec::new(), true, 60);
     while let Some(arg) = parser.next()? {
         match arg {
             Long("level") => match args::number(&mut parser, "--level")? {
