@@ -28,8 +28,9 @@ Options of run:
   -p, --protocol NAME    how the kernel is entered: auto, linux or pvh [auto]
 
 Devices, up to 24, in the order in which the guest finds them:
-      --block path=FILE[,ro][,serial=TEXT][,engine=sync|io_uring][,queues=N][,block-size=512|4096]
-              [,cache=writeback|writethrough][,bandwidth=BYTES_PER_SECOND][,iops=N]
+      --block path=FILE[,ro][,serial=TEXT][,engine=sync|io_uring][,queues=N]
+              [,block-size=512|4096][,cache=writeback|writethrough]
+              [,bandwidth=BYTES_PER_SECOND][,iops=N]
       --net tap=NAME[,mac=ADDRESS][,mtu=N][,pairs=N][,bandwidth=BYTES_PER_SECOND]
       --vsock cid=N,path=SOCKET
 

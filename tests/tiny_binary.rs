@@ -16,24 +16,14 @@ use std::ffi::CStr;
 use std::io::{self, Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, Stdio};
+use std::time::Duration;
 use std::{env, ptr, thread};
 
 use firecrest_vmm::host;
+use support::program::{Started, firecrest, program};
 use support::pty::Terminal;
-use support::{LONG, Scratch, elf, guests, until};
-
-fn program() -> Command {
-    let path = env::var_os("FIRECREST_BIN");
-    let mut command = Command::new(path.unwrap_or_else(|| env!("CARGO_BIN_EXE_firecrest").into()));
-    command.stdin(Stdio::null());
-    command
-}
-
-fn firecrest(args: &[&str]) -> Output {
-    program().args(args).output().unwrap()
-}
+use support::{Scratch, elf, guests, until};
 
 /// A guest's kernel file and the command that runs it.
 fn run(name: &str, code: &[u8]) -> (Scratch, Command) {
@@ -45,43 +35,6 @@ fn run(name: &str, code: &[u8]) -> (Scratch, Command) {
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
-}
-
-/// A program that does not outlive the test.
-struct Started(Child);
-
-impl Started {
-    fn new(command: &mut Command) -> Self {
-        Self(command.spawn().unwrap())
-    }
-
-    /// Waits for the end, which has to come by itself.
-    fn end(&mut self) -> ExitStatus {
-        let start = Instant::now();
-        loop {
-            if let Some(status) = self.0.try_wait().unwrap() {
-                return status;
-            }
-            assert!(start.elapsed() < LONG, "the program did not end");
-            thread::sleep(Duration::from_millis(1));
-        }
-    }
-
-    fn has_ended(&mut self) -> bool {
-        self.0.try_wait().unwrap().is_some()
-    }
-
-    fn send(&self, signal: libc::c_int) {
-        // SAFETY: takes no pointers; the child has not been waited for, so that the number is its own.
-        assert_eq!(unsafe { libc::kill(i32::try_from(self.0.id()).unwrap(), signal) }, 0);
-    }
-}
-
-impl Drop for Started {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 #[test]
@@ -116,7 +69,18 @@ fn help_and_version() {
         let output = firecrest(args);
         assert_eq!(output.status.code(), Some(0), "{output:?}");
         let help = text(&output.stdout);
-        for part in ["--kernel", "--initrd", "--cmdline", "--memory", "--cpus", "--protocol", "Ctrl-A x"] {
+        for part in [
+            "--kernel",
+            "--initrd",
+            "--cmdline",
+            "--memory",
+            "--cpus",
+            "--protocol",
+            "--block",
+            "--net",
+            "--vsock",
+            "Ctrl-A x",
+        ] {
             assert!(help.contains(part), "{args:?}: {part} is missing");
         }
         for status in [0, 1, 2, 16, 17, 18, 19] {

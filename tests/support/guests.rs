@@ -379,3 +379,29 @@ guest! {
     "3: hlt"
     "jmp 3b"
 }
+
+guest! {
+    /// Entered through PVH: drives the first virtio-mmio device as far as DRIVER_OK, without a queue, says `!`, waits until
+    /// the first word of its configuration changes, and powers off.
+    virtio_config_change,
+    ".code32"
+    "mov $0xd0000000, %ebx"
+    "movl $1, 0x70(%ebx)"
+    "movl $3, 0x70(%ebx)"
+    "movl $1, 0x24(%ebx)"
+    "movl $1, 0x20(%ebx)"
+    "movl $11, 0x70(%ebx)"
+    "movl $15, 0x70(%ebx)"
+    "mov 0x100(%ebx), %ecx"
+    "mov $0x3f8, %dx"
+    "mov $'!', %al"
+    "out %al, %dx"
+    "1: mov 0x100(%ebx), %eax"
+    "cmp %eax, %ecx"
+    "je 1b"
+    "mov $0x600, %dx"
+    "mov $0x34, %al"
+    "out %al, %dx"
+    "3: hlt"
+    "jmp 3b"
+}

@@ -7,6 +7,7 @@
 pub mod elf;
 pub mod guests;
 pub mod process;
+pub mod program;
 pub mod pty;
 
 use std::io::{self, Write};
