@@ -122,8 +122,8 @@ impl IoVecs {
         })
     }
 
-    /// Reads from `fd` into guest memory, and into `spill` what finds no room there. Returns how many bytes
-    /// went to each.
+    /// Reads from `fd` into guest memory, and into `spill` what finds no room in `span` of it. Returns how
+    /// many bytes went to each.
     ///
     /// # Errors
     /// What the host said.
@@ -132,9 +132,10 @@ impl IoVecs {
         fd: &impl AsRawFd,
         memory: &Memory,
         buffers: &[Buffer],
+        span: Span,
         spill: &mut [u8],
     ) -> io::Result<(usize, usize)> {
-        self.fill(memory, buffers, Span::from(0));
+        self.fill(memory, buffers, span);
         self.0.truncate(MAX_BUFFERS.saturating_sub(1));
         let room = self.0.iter().fold(0_usize, |room, vec| room.saturating_add(vec.len));
         self.0.push(IoVec { base: spill.as_mut_ptr().expose_provenance(), len: spill.len() });

@@ -71,11 +71,6 @@ pub(super) fn offloads(features: u64) -> u32 {
     more.into_iter().filter(|(told, _)| *told).fold(offloads, |all, (_, offload)| all | offload)
 }
 
-/// Whether frames may come longer than the interface's MTU, to be segmented by nobody.
-pub(super) fn takes_long_frames(features: u64) -> bool {
-    offloads(features) & !libc::TUN_F_CSUM != 0
-}
-
 /// The pairs of queues that the driver can make use of, and where its control queue is, if it has one: behind
 /// all the pairs that there can be (section 5.1.2).
 pub(super) fn control_queue(features: u64, pairs: u16) -> Option<u16> {

@@ -2,9 +2,9 @@
 //!
 //! Chains are taken from the queue ahead of the frames, so that each is parsed once, and lent to the kernel
 //! as one run of buffers: a frame is read right into them, over as many chains as it needs (with mergeable
-//! buffers; into one chain without). What the driver's buffers do not hold spills into memory of our own, and
-//! follows when the driver has given more; so no frame is lost because the driver is slow, and none is cut
-//! short unnoticed.
+//! buffers; into one chain without). What does not go there spills into memory of our own and is copied, when
+//! the driver has given more buffers if need be: so no frame is lost because the driver is slow, and none is
+//! cut short unnoticed.
 //!
 //! What must hold: at most as many chains are lent as the queue has entries; all chains of a frame are
 //! published together; no frame is read while there is no chain at all.
@@ -17,7 +17,7 @@ use super::throttle::Throttle;
 use super::{
     BATCH, HEADER_FLAGS, HEADER_LEN, HEADER_NUM_BUFFERS, LINK_HEADER_LEN, MAX_FRAME, Wait, features,
 };
-use crate::host_io::IoVecs;
+use crate::host_io::{IoVecs, Span};
 use crate::virtio::{Broken, Buffer, Chain, MAX_BUFFERS, Queue, write};
 
 /// The packets of a link whose MTU nobody has named.
@@ -29,8 +29,11 @@ pub(super) struct Receiver {
     mergeable: bool,
     /// The driver does not know of checksums to be finished.
     plain: bool,
-    /// Bytes of buffers to have before a frame is read: the longest that is likely to come.
-    wanted: usize,
+    /// The longest frame that is not made of several packets.
+    usual: usize,
+    /// The longest frame that is likely to come next. Many buffers make a call slow, and spilling costs a copy:
+    /// after a long frame there are many, after another one there are few.
+    likely: usize,
     lent: Lent,
     frame: Option<Frame>,
     spill: Vec<u8>,
@@ -73,12 +76,13 @@ impl Frame {
 impl Receiver {
     pub(super) fn new(queue: Queue, accepted: u64, mtu: Option<u16>) -> Self {
         let packet = usize::from(mtu.unwrap_or(USUAL_MTU));
-        let short = packet.saturating_add(HEADER_LEN).saturating_add(LINK_HEADER_LEN);
+        let usual = packet.saturating_add(HEADER_LEN).saturating_add(LINK_HEADER_LEN);
         Self {
             queue,
             mergeable: accepted & features::MRG_RXBUF != 0,
             plain: accepted & features::GUEST_CSUM == 0,
-            wanted: if features::takes_long_frames(accepted) { MAX_FRAME } else { short },
+            usual,
+            likely: usual,
             lent: Lent::default(),
             frame: None,
             // One byte more than a frame can have, so that one that has been cut short shows. The pages are
@@ -123,7 +127,7 @@ impl Receiver {
         let frame = match self.frame.take() {
             Some(frame) => frame,
             None => {
-                self.gather(self.wanted)?;
+                self.gather(self.likely)?;
                 if self.lent.chains.is_empty() {
                     return self.starve();
                 }
@@ -160,9 +164,11 @@ impl Receiver {
             Some(first) if !self.mergeable => self.lent.buffers.get(..first.buffers).unwrap_or_default(),
             _ => &self.lent.buffers,
         };
+        let span = Span { skip: 0, len: self.likely };
         let (placed, spilled) =
-            self.vecs.readv_spilling(tap, self.queue.memory(), buffers, &mut self.spill)?;
+            self.vecs.readv_spilling(tap, self.queue.memory(), buffers, span, &mut self.spill)?;
         let frame = Frame { placed, spilled };
+        self.likely = if frame.len() > self.usual { MAX_FRAME } else { self.usual };
         if frame.len() < HEADER_LEN { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(frame) }
     }
 
