@@ -82,12 +82,10 @@ impl Control {
 }
 
 impl Pairs {
-    /// All pairs but the first, disabled.
-    pub(super) fn new(others: Vec<Tap>) -> io::Result<Self> {
-        let others = others.into_iter().map(|tap| Other { tap, enabled: true }).collect();
-        let mut pairs = Self { others, changes: 0, since: Instant::now() };
-        pairs.only_first()?;
-        Ok(pairs)
+    /// All pairs but the first, which are disabled.
+    pub(super) fn new(others: Vec<Tap>) -> Self {
+        let others = others.into_iter().map(|tap| Other { tap, enabled: false }).collect();
+        Self { others, changes: 0, since: Instant::now() }
     }
 
     /// Only the first pair is in use: the driver is new.

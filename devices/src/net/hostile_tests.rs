@@ -10,7 +10,8 @@ use std::sync::Mutex;
 use proptest::prelude::*;
 
 use super::HEADER_LEN;
-use super::tests::{RX, TX, counts, fake, frame, give, receive};
+use super::fake::fake;
+use super::tests::{RX, TX, counts, frame, give, pair, receive};
 use crate::testing::conformance::Subject;
 use crate::testing::{BUFFERS, Driver, Seg, play};
 use crate::virtio::Device;
@@ -21,7 +22,7 @@ struct Fake(Mutex<Option<UnixDatagram>>);
 
 impl Subject for Fake {
     fn device(&self) -> Device {
-        let (host, device) = fake();
+        let (host, device) = pair();
         *self.0.lock().unwrap() = Some(host);
         device
     }
@@ -82,7 +83,7 @@ fn after_a_broken_ring_nothing_is_waited_for() {
     for queue in [RX, TX] {
         let (host, ours) = UnixDatagram::pair().unwrap();
         let fd = ours.as_raw_fd();
-        let mut driver = Driver::started(super::tests::device_on(ours));
+        let mut driver = Driver::started(fake(vec![ours]).unwrap());
         give(&mut driver, 0, 1, 1600, 0x1000);
         driver.until("the TAP to be waited for", |_| is_waited_for(fd));
         let broken = if queue == RX { Seg::writable(u64::MAX, 100) } else { Seg::readable(u64::MAX, 100) };
@@ -124,10 +125,13 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
     #[test]
-    fn any_script_is_survived(script in prop::collection::vec(any::<u8>(), 0..400)) {
-        let (host, device) = fake();
-        while host.send(&frame(1, 1000)).is_ok() {}
-        play(device, &script);
+    fn any_script_is_survived(script in prop::collection::vec(any::<u8>(), 0..400), pairs in 1..3_usize) {
+        let (hosts, ours): (Vec<_>, _) = (0..pairs).map(|_| UnixDatagram::pair().unwrap()).unzip();
+        for host in &hosts {
+            host.set_nonblocking(true).unwrap();
+            while host.send(&frame(1, 1000)).is_ok() {}
+        }
+        play(fake(ours).unwrap(), &script);
     }
 
     #[test]
@@ -137,7 +141,7 @@ proptest! {
         frames in prop::collection::vec(12_usize..5000, 0..8),
         noise in prop::collection::vec(any::<u8>(), 64),
     ) {
-        let (host, device) = fake();
+        let (host, device) = pair();
         let mut driver = Driver::new(device);
         driver.start(features);
         driver.put(CANARY, &[0xa5; CANARY_LEN]);

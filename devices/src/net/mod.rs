@@ -26,6 +26,8 @@
 //! | the TAP is down, or deleted | frames are dropped and counted; when it is deleted the link goes down |
 
 mod control;
+#[cfg(any(test, feature = "test-utils"))]
+mod fake;
 mod features;
 mod receive;
 mod spec;
@@ -34,6 +36,8 @@ mod throttle;
 mod transmit;
 mod worker;
 
+#[cfg(any(test, feature = "test-utils"))]
+pub use fake::fake;
 pub use spec::{Net, NetError};
 
 /// Bytes of the header in front of each frame.

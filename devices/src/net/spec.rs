@@ -331,7 +331,7 @@ impl Parts {
             queue_sizes.push(CONTROL_QUEUE_SIZE);
         }
         let others = taps.iter().skip(1).map(Tap::try_clone).collect::<io::Result<Vec<_>>>()?;
-        let pairs = if several { Some(Pairs::new(others)?) } else { None };
+        let pairs = several.then(|| Pairs::new(others));
         let mut first = Some(First { offloads: 0, pairs });
         let link = Arc::new(Link::default());
         let mut cards: Vec<(Vec<u16>, Box<dyn Card>)> = Vec::new();
@@ -412,9 +412,11 @@ fn adopt(fds: Vec<OwnedFd>, pairs: Option<u16>) -> Result<(Vec<Tap>, String), Ne
     Ok((taps, interface.unwrap_or_default()))
 }
 
-/// Gives an interface's frames the header of ours. Returns the offloads that the host takes.
+/// Gives an interface's frames the header of ours, and disables all queues but the first. Returns the
+/// offloads that the host takes.
 fn prepare(taps: &[Tap]) -> io::Result<u64> {
     let header_len = HEADER_LEN.try_into().map_err(io::Error::other)?;
     taps.iter().try_for_each(|tap| tap.set_header_len(header_len))?;
+    taps.iter().skip(1).try_for_each(|tap| tap.set_enabled(false))?;
     taps.first().map_or(Ok(0), features::probe)
 }

@@ -6,9 +6,9 @@ use std::io;
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
+use super::fake::{fake, parts};
 use super::features::{self, offloads};
-use super::spec::{Limiters, Limits, Parts};
-use super::tap::Tap;
+use super::spec::{Limiters, Limits};
 use super::{HEADER_LEN, MAX_FRAME, Net, NetError};
 use crate::rate_limit::{Bucket, RateLimit};
 use crate::testing::{BUFFERS, Driver, Seg};
@@ -18,23 +18,10 @@ pub(super) const RX: u16 = 0;
 pub(super) const TX: u16 = 1;
 
 /// A card whose TAP is a socket, and the other end of it.
-pub(super) fn fake() -> (UnixDatagram, Device) {
+pub(super) fn pair() -> (UnixDatagram, Device) {
     let (host, ours) = UnixDatagram::pair().unwrap();
     host.set_nonblocking(true).unwrap();
-    (host, device_on(ours))
-}
-
-/// A card whose TAP is this socket.
-pub(super) fn device_on(socket: UnixDatagram) -> Device {
-    limited(socket, Limits::default())
-}
-
-fn limited(socket: UnixDatagram, limits: Limits) -> Device {
-    let tap = Tap::given(socket.into()).unwrap();
-    let limiters = Limiters::new(limits).unwrap();
-    let host_features = features::CSUM | features::HOST_TSO4 | features::HOST_TSO6;
-    let parts = Parts { taps: vec![tap], host: host_features, mac: None, mtu: None, limiters };
-    parts.assemble().unwrap()
+    (host, fake(vec![ours]).unwrap())
 }
 
 /// A header that says nothing, and `len` bytes that say which frame it is.
@@ -91,7 +78,7 @@ fn read(host: &UnixDatagram) -> Option<Vec<u8>> {
 #[test]
 fn frames_arrive_in_the_drivers_buffers() {
     for wanted in [u64::MAX, 0] {
-        let (host, device) = fake();
+        let (host, device) = pair();
         let mut driver = Driver::new(device);
         driver.start(wanted);
         give(&mut driver, 0, 8, 1600, 0x1000);
@@ -109,7 +96,7 @@ fn frames_arrive_in_the_drivers_buffers() {
 
 #[test]
 fn frames_leave_from_any_layout() {
-    let (host, device) = fake();
+    let (host, device) = pair();
     let mut driver = Driver::started(device);
     let sent = frame(1, 500);
     driver.put(BUFFERS, &sent);
@@ -127,7 +114,7 @@ fn frames_leave_from_any_layout() {
 
 #[test]
 fn what_is_no_frame_is_dropped() {
-    let (host, device) = fake();
+    let (host, device) = pair();
     let mut driver = Driver::started(device);
     let long = MAX_FRAME as u32 + 1;
     for chain in [
@@ -145,7 +132,7 @@ fn what_is_no_frame_is_dropped() {
 
 #[test]
 fn a_long_frame_takes_several_buffers_and_waits_for_them() {
-    let (host, device) = fake();
+    let (host, device) = pair();
     let mut driver = Driver::started(device);
     let sent = frame(3, 9000);
     give(&mut driver, 0, 2, 1600, 0x1000);
@@ -167,7 +154,7 @@ fn a_long_frame_takes_several_buffers_and_waits_for_them() {
 
 #[test]
 fn a_frame_that_no_buffers_can_hold_is_dropped() {
-    let (host, device) = fake();
+    let (host, device) = pair();
     let mut driver = Driver::started(device);
     // As many buffers as there can be, of 16 bytes each.
     give(&mut driver, 0, 256, 16, 0x10);
@@ -181,7 +168,7 @@ fn a_frame_that_no_buffers_can_hold_is_dropped() {
 
 #[test]
 fn without_mergeable_buffers_a_frame_has_one_chain_or_none() {
-    let (host, device) = fake();
+    let (host, device) = pair();
     let mut driver = Driver::new(device);
     driver.start(0);
     give(&mut driver, 0, 4, 1530, 0x1000);
@@ -196,7 +183,7 @@ fn without_mergeable_buffers_a_frame_has_one_chain_or_none() {
 
 #[test]
 fn a_driver_that_gives_no_buffers_costs_nothing() {
-    let (host, device) = fake();
+    let (host, device) = pair();
     let mut driver = Driver::started(device);
     for number in 0..4 {
         host.send(&frame(number, 100)).unwrap();
@@ -218,7 +205,7 @@ fn a_driver_that_gives_no_buffers_costs_nothing() {
 
 #[test]
 fn a_tap_that_takes_no_frames_costs_nothing_and_loses_none() {
-    let (host, device) = fake();
+    let (host, device) = pair();
     let mut driver = Driver::started(device);
     for number in 0..200 {
         driver.put(BUFFERS + 0x1000 * number as u64, &frame(number, 1000));
@@ -254,7 +241,7 @@ fn a_tap_that_takes_no_frames_costs_nothing_and_loses_none() {
 
 #[test]
 fn frames_that_were_not_sent_are_sent_after_a_pause() {
-    let (host, device) = fake();
+    let (host, device) = pair();
     let mut driver = Driver::started(device);
     for number in 0..100 {
         driver.put(BUFFERS + 0x1000 * number as u64, &frame(number, 1000));
@@ -281,7 +268,7 @@ fn frames_that_were_not_sent_are_sent_after_a_pause() {
 
 #[test]
 fn a_flood_from_the_host_leaves_the_driver_its_turn() {
-    let (host, device) = fake();
+    let (host, device) = pair();
     let mut driver = Driver::started(device);
     host.set_nonblocking(false).unwrap();
     std::thread::scope(|scope| {
@@ -317,7 +304,8 @@ fn a_rate_limit_holds_each_direction_back_and_loses_nothing() {
     {
         let (host, ours) = UnixDatagram::pair().unwrap();
         host.set_nonblocking(true).unwrap();
-        let mut driver = Driver::started(limited(ours, Limits { receive: limit, transmit: limit }));
+        let limiters = Limiters::new(Limits { receive: limit, transmit: limit }).unwrap();
+        let mut driver = Driver::started(parts(vec![ours], limiters).unwrap().assemble().unwrap());
         give(&mut driver, 0, 40, 1600, 0x1000);
         for number in 0..40 {
             driver.put(BUFFERS + 0x1000 * (40 + number) as u64, &frame(number, 100));
