@@ -1,6 +1,7 @@
 //! What the devices under test have on the host's side: files of this process, made once and left for the next input.
 
 use std::fs::File;
+use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 
 fn path(name: &str) -> PathBuf {
@@ -19,4 +20,13 @@ pub fn disk() -> PathBuf {
 /// A path for a socket.
 pub fn socket() -> PathBuf {
     path("socket")
+}
+
+/// The host's end of a link and the card's, with frames of several lengths on their way to the card.
+pub fn frames() -> (UnixDatagram, UnixDatagram) {
+    let (host, card) = UnixDatagram::pair().expect("two descriptors");
+    for len in [100, 1526, 9000] {
+        host.send(&vec![0x5a; len]).expect("room for three frames");
+    }
+    (host, card)
 }
