@@ -208,7 +208,11 @@ impl Receiver {
 
     /// There are too few chains; `None` where the driver has just given more.
     fn starve(&mut self) -> Result<Option<Wait>, Broken> {
-        Ok(if self.queue.enable_kicks()? { None } else { Some(Wait::Driver) })
+        if self.queue.enable_kicks()? {
+            self.queue.disable_kicks()?;
+            return Ok(None);
+        }
+        Ok(Some(Wait::Driver))
     }
 
     /// Gives the driver a frame that the lent buffers have room for.

@@ -63,7 +63,11 @@ impl Transmitter {
         mut throttle: Option<&mut Throttle>,
     ) -> Result<Option<Wait>, Broken> {
         if !self.held && !self.queue.pop(&mut self.chain)? {
-            return Ok(if self.queue.enable_kicks()? { None } else { Some(Wait::Driver) });
+            if self.queue.enable_kicks()? {
+                self.queue.disable_kicks()?;
+                return Ok(None);
+            }
+            return Ok(Some(Wait::Driver));
         }
         if throttle.as_mut().is_some_and(|throttle| !throttle.admits()) {
             self.held = true;

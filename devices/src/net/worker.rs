@@ -275,10 +275,11 @@ impl Pair {
         Ok(())
     }
 
-    fn only_first_pair(&mut self) -> io::Result<()> {
-        match self.first.as_mut().and_then(|first| first.pairs.as_mut()) {
-            Some(pairs) => pairs.only_first(),
-            None => Ok(()),
+    /// Disables the other pairs. Where that fails, frames for them are lost until the driver enables them.
+    fn only_first_pair(&mut self) {
+        let pairs = self.first.as_mut().and_then(|first| first.pairs.as_mut());
+        if let Some(Err(error)) = pairs.map(Pairs::only_first) {
+            log::debug!("pairs of queues were not disabled: {error}");
         }
     }
 }
@@ -297,11 +298,10 @@ impl Card for Pair {
         if self.is_gone() {
             return Ok(());
         }
-        let mut result = self.set_offloads(features);
         if features & features::MQ == 0 {
-            result = result.and_then(|()| self.only_first_pair());
+            self.only_first_pair();
         }
-        match result {
+        match self.set_offloads(features) {
             Err(error) if error.raw_os_error() == Some(libc::EBADFD) => {
                 self.lose_link();
                 Ok(())
@@ -315,10 +315,8 @@ impl Card for Pair {
         let first = self.index.saturating_mul(2);
         if Some(index) == features::control_queue(self.accepted, self.count) {
             // A queue that goes on where it was belongs to a driver that has said how many pairs it uses.
-            if queue.state().next_avail == 0
-                && let Err(error) = self.only_first_pair()
-            {
-                log::debug!("pairs of queues cannot be disabled: {error}");
+            if queue.state().next_avail == 0 {
+                self.only_first_pair();
             }
             self.control = Some((Control::new(queue), Wait::Driver));
         } else if index == first {
