@@ -23,5 +23,10 @@ fn main() -> io::Result<()> {
         ("segments", Elf::tiny().load(0x40_0000, 0x10_0000).load(0x20_0000, 0x1000).notes(4, notes).build()),
     ];
     write(corpus, "elf", &elves)?;
-    write(corpus, "bzimage", &[("bzimage", bzimage())])
+    write(corpus, "bzimage", &[("bzimage", bzimage())])?;
+    // A driver that comes up, makes a chain available in each of two queues, and resets the device.
+    let script = vec![0, 0, 5, 0, 0, 1, 0, 5, 1, 0, 1, 0, 9, 0, 0];
+    ["block", "net", "vsock"]
+        .into_iter()
+        .try_for_each(|target| write(corpus, target, &[("up", script.clone())]))
 }
