@@ -2,8 +2,9 @@
 //! kernel, between the back end and the guest's buffers.
 //!
 //! What must hold: every address given to the kernel comes from a [`VolatileSlice`] of the guest's memory
-//! that is borrowed for as long as the call lasts, and none is kept after it. The guest may change the bytes
-//! at any time, which is nobody's problem but its own: no reference to them exists.
+//! that is borrowed for as long as the call lasts, and none is kept after it; but for calls that last longer
+//! than their caller ([`IoVecs::describe`]), where who makes them answers for that. The guest may change the
+//! bytes at any time, which is nobody's problem but its own: no reference to them exists.
 //!
 //! [`VolatileSlice`]: vm_memory::VolatileSlice
 #![allow(unsafe_code, reason = "system calls on guest memory")]
@@ -13,7 +14,8 @@ use std::os::fd::{AsRawFd, RawFd};
 
 use crate::virtio::{Buffer, MAX_BUFFERS, Memory, slices};
 
-/// The pieces of guest memory of one call, in the form that the kernel takes. Empty between calls.
+/// The pieces of guest memory of one call, in the form that the kernel takes. Empty between calls, unless
+/// described for one that is yet to come.
 #[derive(Debug, Default)]
 pub struct IoVecs(Vec<IoVec>);
 
@@ -143,6 +145,18 @@ impl IoVecs {
         // is borrowed until the call has returned.
         let len = self.submit(fd, |fd, vecs, count| unsafe { libc::readv(fd, vecs, count) })?;
         Ok((len.min(room), len.saturating_sub(room)))
+    }
+
+    /// The pieces of `span`, and how many they are, for a call that the kernel makes later. They are valid as
+    /// long as nothing else is done with `self`; what they point to, as long as `memory` lives.
+    pub(crate) fn describe(
+        &mut self,
+        memory: &Memory,
+        buffers: &[Buffer],
+        span: Span,
+    ) -> (*const libc::iovec, u32) {
+        self.fill(memory, buffers, span);
+        (self.0.as_ptr().cast(), u32::try_from(self.0.len()).unwrap_or(u32::MAX))
     }
 
     fn call(

@@ -176,3 +176,7 @@ fn move_all(
 fn is_unsupported(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ENOSYS | libc::ENODEV))
 }
+
+#[cfg(test)]
+#[path = "disk_tests.rs"]
+mod tests;

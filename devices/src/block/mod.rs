@@ -2,7 +2,8 @@
 //!
 //! - [`Block`] says what the disk is; [`Block::build`] opens and checks everything and makes the device.
 //! - `request` reads a chain and decides what it asks for, against the disk's size and the agreed features.
-//! - `disk` is the file and what is done to it; `worker` is the card: one for each queue, all on one disk.
+//! - `disk` is the file and what is done to it by system calls; `uring` has it done by the kernel meanwhile.
+//! - `worker` is the card: one for each queue, all on one disk.
 //!
 //! A write is as durable as the standard says (section 5.2.6.2): on stable storage when it completes, where
 //! the driver chose write-through or agreed to neither CONFIG_WCE nor FLUSH; otherwise once a flush that was
@@ -24,6 +25,7 @@ mod disk;
 mod protocol;
 mod request;
 mod spec;
+mod uring;
 mod worker;
 
 #[cfg(test)]

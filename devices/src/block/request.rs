@@ -28,22 +28,9 @@ pub(super) enum Request {
     Write { at: u64, len: usize },
     Flush,
     Serial,
-    Discard(Ranges),
-    WriteZeroes { ranges: Ranges, unmap: bool },
+    Discard(Vec<Range<u64>>),
+    WriteZeroes { ranges: Vec<Range<u64>>, unmap: bool },
     Refused(Status),
-}
-
-/// Ranges of the disk: as many as one request can have.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Ranges {
-    ranges: [Range<u64>; DISCARD_RANGES as usize],
-    count: u16,
-}
-
-impl Ranges {
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Range<u64>> {
-        self.ranges.iter().take(self.count.into())
-    }
 }
 
 impl Request {
@@ -109,15 +96,14 @@ fn ranges(
     max: u16,
     sectors: u32,
     allowed: u32,
-) -> Result<(Ranges, u32), Status> {
+) -> Result<(Vec<Range<u64>>, u32), Status> {
     let len = chain.readable_len().saturating_sub(HEADER_LEN);
-    let count = u16::try_from(len / RANGE_LEN).map_err(|_| Status::IoError)?;
-    if count == 0 || count > max || !len.is_multiple_of(RANGE_LEN) {
+    let count = len / RANGE_LEN;
+    if count == 0 || count > max.into() || !len.is_multiple_of(RANGE_LEN) {
         return Err(Status::IoError);
     }
-    let (mut ranges, mut last_flags) = (Ranges { count, ..Ranges::default() }, 0);
-    let places = (HEADER_LEN..).step_by(RANGE_LEN);
-    for (range, place) in ranges.ranges.iter_mut().take(count.into()).zip(places) {
+    let (mut ranges, mut last_flags) = (Vec::with_capacity(count), 0);
+    for place in (HEADER_LEN..).step_by(RANGE_LEN).take(count) {
         let mut bytes = [0; RANGE_LEN];
         chain.read(memory, place, &mut bytes).map_err(|Short| Status::IoError)?;
         let [a, b, c, d, e, f, g, h, number @ .., i, j, k, l] = bytes;
@@ -129,7 +115,7 @@ fn ranges(
             return Err(Status::IoError);
         }
         let first = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
-        *range = extent(disk, first, u64::from(number).saturating_mul(SECTOR))?;
+        ranges.push(extent(disk, first, u64::from(number).saturating_mul(SECTOR))?);
         last_flags = flags;
     }
     Ok((ranges, last_flags))

@@ -18,6 +18,7 @@ use super::disk::{Disk, Transfer};
 use super::protocol::{Config, HEADER_LEN, SECTOR, Status};
 use super::request::Request;
 use super::spec::BlockEngine;
+use super::uring::{Completion, Uring, is_transient};
 use crate::host_io::IoVecs;
 use crate::rate_limit::Limiter;
 use crate::virtio::{Broken, Card, Chain, Events, Line, Queue, Short};
@@ -25,6 +26,7 @@ use crate::virtio::{Broken, Card, Chain, Events, Line, Queue, Short};
 /// The card's own descriptors, by token.
 const AGAIN: u32 = 0;
 const TIMER: u32 = 1;
+const RING: u32 = 2;
 
 /// Completed chains are shown to the driver after so many, or so many bytes: later would cost latency,
 /// earlier an interrupt for each.
@@ -38,9 +40,13 @@ pub(super) struct Worker {
     /// Written where a turn ends with work left. Never read: its events are edges.
     again: EventFd,
     throttle: Option<Throttle>,
+    /// The engine that was asked for is io_uring, and it has not failed.
+    wants_ring: bool,
+    uring: Option<Uring>,
     session: Option<Session>,
     queue: Option<Queue>,
     chain: Chain,
+    /// For system calls.
     vecs: IoVecs,
     /// The size the driver knows of, in bytes.
     announced: u64,
@@ -83,6 +89,7 @@ impl Throttle {
 }
 
 /// Why no more chains are taken for the moment.
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Pause {
     /// There are none.
     Empty,
@@ -90,13 +97,15 @@ enum Pause {
     Batch,
     /// The rate limit.
     Throttled,
+    /// As many are in flight as can be.
+    Full,
 }
 
 impl Worker {
     pub(super) fn new(
         disk: Arc<Disk>,
         index: u16,
-        _engine: BlockEngine,
+        engine: BlockEngine,
         throttle: Option<Throttle>,
     ) -> io::Result<Self> {
         let announced = disk.size();
@@ -105,6 +114,8 @@ impl Worker {
             index,
             again: EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)?,
             throttle,
+            wants_ring: engine == BlockEngine::IoUring,
+            uring: None,
             session: None,
             queue: None,
             chain: Chain::new(),
@@ -113,37 +124,49 @@ impl Worker {
         })
     }
 
-    /// One turn: all that the driver has made available, within bounds.
+    /// One turn: what has completed, and all that the driver has made available, within bounds.
     fn serve(&mut self) -> Result<(), Broken> {
         let mut budget = self.queue.as_ref().map_or(0, Queue::size);
-        while self.throttle.as_ref().is_none_or(|throttle| !throttle.waiting) {
-            let Some(queue) = &mut self.queue else { break };
-            queue.disable_kicks()?;
+        loop {
             let pause = self.take(&mut budget)?;
-            let Some(queue) = &mut self.queue else { break };
+            let freed = self.collect()?;
+            let Some(queue) = &mut self.queue else { return Ok(()) };
             queue.publish()?;
             match pause {
-                Pause::Empty if !queue.enable_kicks()? => break,
+                Pause::Empty if !queue.enable_kicks()? => return Ok(()),
+                // The timer calls again, or the ring does.
+                Pause::Throttled => return Ok(()),
+                Pause::Full if !freed => return Ok(()),
                 _ if budget == 0 => {
-                    // It fails only where the counter is at its maximum.
-                    let _: io::Result<()> = self.again.write(1);
-                    break;
+                    self.call_again();
+                    return Ok(());
                 }
-                Pause::Empty | Pause::Batch => {}
-                Pause::Throttled => break,
+                Pause::Empty | Pause::Batch | Pause::Full => {}
             }
         }
-        Ok(())
     }
 
-    /// Takes chains and has them carried out.
+    fn call_again(&self) {
+        // It fails only where the counter is at its maximum, and then there are events to come.
+        let _: io::Result<()> = self.again.write(1);
+    }
+
+    /// Takes chains, and carries out what they ask for or has the ring do it.
     fn take(&mut self, budget: &mut u16) -> Result<Pause, Broken> {
-        let Self { queue: Some(queue), session: Some(session), disk, throttle, chain, vecs, .. } = self
+        let Self { queue: Some(queue), session: Some(session), disk, throttle, uring, chain, vecs, .. } =
+            self
         else {
             return Ok(Pause::Empty);
         };
+        if throttle.as_ref().is_some_and(|throttle| throttle.waiting) {
+            return Ok(Pause::Throttled);
+        }
+        queue.disable_kicks()?;
         let (mut chains, mut bytes) = (0u32, 0u64);
         while chains < BATCH_CHAINS && bytes < BATCH_BYTES && *budget > 0 {
+            if uring.as_ref().is_some_and(|uring| !uring.has_room()) {
+                return Ok(Pause::Full);
+            }
             if !queue.pop(chain)? {
                 return Ok(Pause::Empty);
             }
@@ -154,80 +177,170 @@ impl Worker {
             }
             *budget = budget.saturating_sub(1);
             let request = Request::read(chain, queue.memory(), disk, session.features)?;
+            let payload = request.payload();
             if let Some(throttle) = throttle {
-                throttle.charge(request.payload());
+                throttle.charge(payload);
             }
             chains = chains.saturating_add(1);
-            bytes = bytes.saturating_add(request.payload());
-            let mut filled = 0;
-            let status = carry_out(&request, disk, queue, chain, vecs, session, &mut filled);
-            complete(queue, chain, status, filled)?;
+            bytes = bytes.saturating_add(payload);
+            let left = match uring {
+                Some(uring) if Uring::takes(&request) => {
+                    uring.push(chain, request, disk.is_write_through(session.features))
+                }
+                _ => Err(request),
+            };
+            if let Err(request) = left {
+                let (status, filled) = session.carry_out(&request, 0, disk, queue, chain, vecs);
+                complete(queue, chain, status, filled)?;
+            }
         }
         Ok(Pause::Batch)
     }
-}
 
-/// Does what a request asks for; `filled` becomes how much of the chain, from its beginning on, was written.
-fn carry_out(
-    request: &Request,
-    disk: &Disk,
-    queue: &Queue,
-    chain: &Chain,
-    vecs: &mut IoVecs,
-    session: &mut Session,
-    filled: &mut usize,
-) -> Status {
-    let memory = &**queue.memory();
-    let durable = disk.is_write_through(session.features);
-    let settle = || if durable { disk.flush() } else { Ok(()) };
-    let result = match request {
-        Request::Read { at, len } => {
-            let transfer = Transfer { memory, buffers: chain.writable(), skip: 0, len: *len, at: *at };
-            disk.read(vecs, &transfer, filled)
+    /// Has the ring do what was pushed, and completes what it has done; true where there was something.
+    fn collect(&mut self) -> Result<bool, Broken> {
+        let Self { queue: Some(queue), session: Some(session), disk, uring: Some(uring), vecs, .. } = self
+        else {
+            return Ok(false);
+        };
+        let submitted = uring.submit();
+        let mut any = false;
+        // Bounded: nothing is pushed meanwhile.
+        while let Some(Completion { chain, request, result }) = uring.complete() {
+            any = true;
+            let (status, filled) = session.finish(&request, result, disk, queue, chain, vecs);
+            complete(queue, chain, status, filled)?;
         }
-        Request::Write { at, len } => {
-            let transfer =
-                Transfer { memory, buffers: chain.readable(), skip: HEADER_LEN, len: *len, at: *at };
-            disk.write(vecs, &transfer, &mut 0, durable)
+        match submitted {
+            Ok(()) => {}
+            Err(error) if is_transient(&error) => self.call_again(),
+            Err(error) => session.fail(&error),
         }
-        Request::Flush => disk.flush(),
-        Request::Serial => {
-            *filled = disk.serial.len();
-            chain.write(memory, 0, &disk.serial).map_err(|Short| io::ErrorKind::UnexpectedEof.into())
+        Ok(any)
+    }
+
+    /// Waits for all that is in flight, and completes it.
+    fn drain(&mut self, events: &mut Events<'_, '_>) {
+        while self.uring.as_ref().is_some_and(|uring| uring.in_flight() > 0) {
+            if let Some(uring) = self.uring.take_if(|uring| uring.wait().is_err()) {
+                // What cannot be waited for is given up with all that belongs to it.
+                events.remove(uring.completed());
+                self.wants_ring = false;
+            }
+            // A used ring out of reach is the driver's loss; the wait goes on.
+            let _: Result<bool, Broken> = self.collect();
         }
-        Request::Discard(ranges) => {
-            ranges.iter().try_for_each(|range| disk.discard(range)).and_then(|()| settle())
+    }
+
+    /// Makes the ring, where one is wanted and there is none; without one, system calls do.
+    fn prepare_ring(&mut self) {
+        if self.wants_ring && self.uring.is_none() {
+            self.uring = Uring::new(&self.disk.file)
+                .inspect_err(|error| log::warn!("no io_uring for a disk, system calls do instead: {error}"))
+                .ok();
+            self.wants_ring = self.uring.is_some();
         }
-        Request::WriteZeroes { ranges, unmap } => {
-            ranges.iter().try_for_each(|range| disk.write_zeroes(range, *unmap)).and_then(|()| settle())
-        }
-        Request::Refused(status) => {
-            queue.stats().errors.add(1);
-            log::debug!("a request to a disk was refused: {status:?}");
-            return *status;
-        }
-    };
-    match result {
-        Ok(()) => {
-            queue.stats().bytes.add(request.payload());
-            Status::Ok
-        }
-        Err(error) => {
-            session.failed(queue, request, &error);
-            Status::IoError
+    }
+
+    /// Tells the driver of the disk's size, where it is not what it knows.
+    fn announce(&mut self) {
+        let size = self.disk.size();
+        if let (0, Some(session)) = (self.index, &self.session)
+            && self.announced != size
+        {
+            log::debug!("a disk of {} bytes has {size} now", self.announced);
+            self.announced = size;
+            session.line.change_config(Config::CAPACITY, &(size / SECTOR).to_le_bytes());
         }
     }
 }
 
 impl Session {
-    /// Counts a request that the host failed, and logs the first.
-    fn failed(&mut self, queue: &Queue, request: &Request, error: &io::Error) {
+    /// Does what a request asks for, of which `done` bytes are done already. Gives its status, and how much of
+    /// the chain, from its beginning on, was written.
+    fn carry_out(
+        &mut self,
+        request: &Request,
+        mut done: usize,
+        disk: &Disk,
+        queue: &Queue,
+        chain: &Chain,
+        vecs: &mut IoVecs,
+    ) -> (Status, usize) {
+        let memory = &**queue.memory();
+        let durable = disk.is_write_through(self.features);
+        let settle = || if durable { disk.flush() } else { Ok(()) };
+        let mut filled = 0;
+        let result = match request {
+            &Request::Read { at, len } => {
+                let transfer = Transfer { memory, buffers: chain.writable(), skip: 0, len, at };
+                let result = disk.read(vecs, &transfer, &mut done);
+                filled = done;
+                result
+            }
+            &Request::Write { at, len } => {
+                let transfer = Transfer { memory, buffers: chain.readable(), skip: HEADER_LEN, len, at };
+                disk.write(vecs, &transfer, &mut done, durable)
+            }
+            Request::Flush => disk.flush(),
+            Request::Serial => {
+                filled = disk.serial.len();
+                chain.write(memory, 0, &disk.serial).map_err(|Short| io::ErrorKind::UnexpectedEof.into())
+            }
+            Request::Discard(ranges) => {
+                ranges.iter().try_for_each(|range| disk.discard(range)).and_then(|()| settle())
+            }
+            Request::WriteZeroes { ranges, unmap } => {
+                let each = ranges.iter().try_for_each(|range| disk.write_zeroes(range, *unmap));
+                each.and_then(|()| settle())
+            }
+            Request::Refused(status) => {
+                queue.stats().errors.add(1);
+                log::debug!("a request to a disk was refused: {status:?}");
+                return (*status, 0);
+            }
+        };
+        (self.status(request, result, queue), filled)
+    }
+
+    /// What became of a request that the ring was given.
+    fn finish(
+        &mut self,
+        request: &Request,
+        result: io::Result<usize>,
+        disk: &Disk,
+        queue: &Queue,
+        chain: &Chain,
+        vecs: &mut IoVecs,
+    ) -> (Status, usize) {
+        match (request, result) {
+            (Request::Flush, Ok(_)) => (Status::Ok, 0),
+            // Less than all is rare; the rest, and why there was less, is for system calls.
+            (_, Ok(done)) => self.carry_out(request, done, disk, queue, chain, vecs),
+            (_, Err(error)) if is_transient(&error) => self.carry_out(request, 0, disk, queue, chain, vecs),
+            (_, Err(error)) => (self.status(request, Err(error), queue), 0),
+        }
+    }
+
+    /// Counts a request that was carried out, and logs the first that the host failed.
+    fn status(&mut self, request: &Request, result: io::Result<()>, queue: &Queue) -> Status {
+        let Err(error) = result else {
+            queue.stats().bytes.add(request.payload());
+            return Status::Ok;
+        };
         queue.stats().errors.add(1);
         if std::mem::replace(&mut self.warned, true) {
             log::debug!("a request to a disk failed: {request:?}: {error}");
         } else {
             log::warn!("a request to a disk failed, others may follow: {request:?}: {error}");
         }
+        Status::IoError
+    }
+
+    /// The ring is of no use any more.
+    fn fail(&mut self, error: &io::Error) {
+        log::warn!("a disk needs a reset: its requests cannot be handed to the host: {error}");
+        self.line.needs_reset();
     }
 }
 
@@ -249,21 +362,36 @@ impl Card for Worker {
         if let Some(throttle) = &self.throttle {
             events.add(&throttle.timer, TIMER, edge)?;
         }
+        self.prepare_ring();
+        if let Some(uring) = &self.uring {
+            events.add(uring.completed(), RING, edge)?;
+        }
         // While nobody drove the device, the file may have changed its size.
         self.announce();
         Ok(())
     }
 
     fn start_queue(&mut self, queue: Queue, _: &mut Events<'_, '_>) {
+        if let Some(uring) = &mut self.uring {
+            uring.start(Arc::clone(queue.memory()));
+        }
         self.queue = Some(queue);
     }
 
-    fn stop_queue(&mut self, index: u16, _: &mut Events<'_, '_>) -> Option<Queue> {
-        self.queue.take_if(|queue| queue.index() == index)
+    fn stop_queue(&mut self, index: u16, events: &mut Events<'_, '_>) -> Option<Queue> {
+        self.queue.as_ref().filter(|queue| queue.index() == index)?;
+        self.drain(events);
+        if let Some(uring) = &mut self.uring {
+            uring.stop();
+        }
+        self.queue.take()
     }
 
     fn deactivate(&mut self, events: &mut Events<'_, '_>) {
         events.remove(&self.again);
+        if let Some(uring) = &self.uring {
+            events.remove(uring.completed());
+        }
         if let Some(throttle) = &mut self.throttle {
             events.remove(&throttle.timer);
             throttle.waiting = false;
@@ -291,19 +419,5 @@ impl Card for Worker {
             log::warn!("cannot tell the size of a disk: {error}");
         }
         self.announce();
-    }
-}
-
-impl Worker {
-    /// Tells the driver of the disk's size, where it is not what it knows.
-    fn announce(&mut self) {
-        let size = self.disk.size();
-        if let (0, Some(session)) = (self.index, &self.session)
-            && self.announced != size
-        {
-            log::debug!("a disk of {} bytes has {size} now", self.announced);
-            self.announced = size;
-            session.line.change_config(Config::CAPACITY, &(size / SECTOR).to_le_bytes());
-        }
     }
 }
