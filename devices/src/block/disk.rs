@@ -150,6 +150,13 @@ impl Disk {
     }
 }
 
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // The lock would end with the file, but a ring that had it lets go of it some time later.
+        let _: io::Result<()> = self.file.unlock();
+    }
+}
+
 /// The length of a file or a block device.
 pub(super) fn measure(mut file: &File) -> io::Result<u64> {
     file.seek(SeekFrom::End(0))

@@ -138,6 +138,7 @@ engines!(
     a_turn_is_bounded_and_nothing_is_left,
     a_rate_limit_slows_and_completes,
     write_through_writes,
+    a_disk_is_free_as_soon_as_its_device_has_ended,
     anything_the_driver_plays_is_survived,
     any_request_keeps_to_the_disk,
 );
@@ -588,6 +589,15 @@ fn write_through_writes(engine: BlockEngine) {
         assert!(fs::read(file.as_path()).unwrap()[..8192] == data);
     }
     driver.bench.end();
+}
+
+fn a_disk_is_free_as_soon_as_its_device_has_ended(engine: BlockEngine) {
+    let file = image(64 << 10);
+    for _ in 0..50 {
+        let mut driver = Driver::started(Block::file(file.as_path()).engine(engine).build().unwrap());
+        assert_eq!(ask(&mut driver, IN, 0, &[], 512).0, OK);
+        driver.bench.end();
+    }
 }
 
 fn anything_the_driver_plays_is_survived(engine: BlockEngine) {
