@@ -312,3 +312,7 @@ impl Connection {
         if self.guest_shut == shut::BOTH { End::Closing } else { End::Open }
     }
 }
+
+#[cfg(test)]
+#[path = "connection_tests.rs"]
+mod tests;

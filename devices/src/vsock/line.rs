@@ -64,3 +64,7 @@ fn parse(line: &[u8]) -> Option<u32> {
     }
     str::from_utf8(port).ok()?.parse().ok().filter(|port| *port != ANY)
 }
+
+#[cfg(test)]
+#[path = "line_tests.rs"]
+mod tests;

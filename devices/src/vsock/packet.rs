@@ -132,3 +132,7 @@ fn put<const N: usize>(rest: &mut &mut [u8], field: [u8; N]) {
         *rest = behind;
     }
 }
+
+#[cfg(test)]
+#[path = "packet_tests.rs"]
+mod tests;

@@ -206,3 +206,7 @@ impl Table {
         Some(slot)
     }
 }
+
+#[cfg(test)]
+#[path = "table_tests.rs"]
+mod tests;

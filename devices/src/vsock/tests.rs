@@ -6,7 +6,10 @@
     reason = "tests"
 )]
 
+mod broker;
 mod guest;
+mod hostile;
+mod many;
 mod spec;
 mod streams;
 
