@@ -33,7 +33,7 @@ use crate::virtio::{Broken, Card, Events, Line, Queue};
 
 /// Clients whose lines are waited for at once.
 const CLIENTS: usize = 1024;
-/// Clients that the worker has not taken yet: one that has stopped is not to be handed more and more.
+/// What the worker may leave waiting: one that has stopped until its device is reset takes nothing.
 const HANDED_MOST: usize = 4096;
 
 /// How often what cannot be waited for is looked at: a program's queue that was full.

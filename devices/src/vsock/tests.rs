@@ -7,6 +7,7 @@
 )]
 
 mod broker;
+mod conformance;
 mod guest;
 mod hostile;
 mod many;

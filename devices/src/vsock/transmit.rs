@@ -1,6 +1,6 @@
 //! From the guest to the host: packets of the transmit queue, and what they do to connections.
 
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, IoSlice, Write};
 use std::net::Shutdown;
 
 use event_manager::EventSet;
@@ -112,8 +112,10 @@ impl Streams {
         let Some(link) = self.table.get(slot) else { return };
         let line = format!("OK {}\n", link.connection.key.host_port);
         // Nothing was written before, so that there is room for all of it, or nobody who would read it.
-        let told = link.stream.as_ref().and_then(|mut stream| stream.write(line.as_bytes()).ok());
-        if told != Some(line.len()) {
+        let line_len = line.len();
+        let line = [IoSlice::new(line.as_bytes())];
+        let told = link.stream.as_ref().and_then(|mut stream| stream.write_vectored(&line).ok());
+        if told != Some(line_len) {
             self.reset(slot, events);
         }
     }

@@ -4,8 +4,7 @@
 //! What must hold:
 //! - Nothing here waits: a socket that takes or gives nothing costs its own connection only.
 //! - Every descriptor is waited for edge-triggered, and what an edge said is kept until a system call says
-//!   otherwise. So a guest or a peer that is slow makes no thread spin, and neither does a device that is not
-//!   called any more because its driver broke the rules.
+//!   otherwise. So a guest or a peer that is slow makes no thread spin.
 //! - A connection is removed from what is waited for before its socket is closed.
 
 use std::collections::VecDeque;
@@ -306,14 +305,6 @@ impl Streams {
         }
         self.receive(events)
     }
-
-    /// A device whose driver broke the rules does nothing until it is reset: nobody is to wait for it.
-    fn checked(&mut self, result: Result<(), Broken>, events: &mut Events<'_, '_>) -> Result<(), Broken> {
-        if result.is_err() {
-            self.drop_all(events);
-        }
-        result
-    }
 }
 
 /// What is waited for of a socket.
@@ -359,8 +350,7 @@ impl Card for Streams {
     }
 
     fn kicked(&mut self, index: u16, events: &mut Events<'_, '_>) -> Result<(), Broken> {
-        let result = self.work(index == TX, events);
-        self.checked(result, events)
+        self.work(index == TX, events)
     }
 
     fn ready(&mut self, token: u32, ready: EventSet, events: &mut Events<'_, '_>) -> Result<(), Broken> {
@@ -370,7 +360,6 @@ impl Card for Streams {
             TIMER => self.drop_late(events),
             _ => self.socket_ready(token.saturating_sub(FIRST_LINK), ready, events),
         }
-        let result = self.work(token == AGAIN, events);
-        self.checked(result, events)
+        self.work(token == AGAIN, events)
     }
 }

@@ -205,9 +205,12 @@ impl Guest {
         }
     }
 
-    /// The next packet, which is of this connection and kind.
+    /// The next packet, which is of this connection and kind. How much credit there is comes at any time.
     pub fn expect(&mut self, ports: Ports, op: u16) -> Header {
-        let (header, _) = self.next();
+        let mut header = self.next().0;
+        while header.op == op::CREDIT_UPDATE && op != op::CREDIT_UPDATE {
+            header = self.next().0;
+        }
         assert_eq!((header.dst_port, header.src_port, header.op), (ports.0, ports.1, op), "{header:?}");
         header
     }
