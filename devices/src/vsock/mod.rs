@@ -33,7 +33,9 @@
 //! The worker's threads run with all signals blocked: a write to a peer that has gone is an error, and its
 //! signal reaches nobody.
 //!
-//! A reset closes all connections. So will restoring a snapshot: see `worker::EVENT`.
+//! A device that is stopped closes all connections, be it for a reset or for a snapshot. Where the driver does not
+//! know, its next packet of a connection is answered by RST; a driver that is restored is to be told by an event
+//! instead, which is still to come: see `worker::EVENT`.
 
 mod backlog;
 mod broker;

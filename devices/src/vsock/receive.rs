@@ -1,8 +1,9 @@
 //! From the host to the guest: resets first, then each connection that has something to send in its turn.
 //!
-//! A turn is one packet of control, or one read of the socket: into as many of the guest's buffers as earlier
-//! reads of this connection filled, up to [`BURST`] packets and [`TURN_BYTES`]. The guest's buffers are small
-//! (Linux: 4 KiB), so that a packet for each read would cost a system call for each 4 KiB.
+//! A turn is one packet of control, or [`TURN_BYTES`] of payload: all have the same share, however many buffers
+//! the guest happened to offer when it was their turn. One read of the socket fills as many buffers as earlier
+//! ones of this connection filled, up to [`BURST`]: they are small (Linux: 4 KiB), and a system call for each
+//! would be dear.
 
 use std::io::ErrorKind;
 
@@ -14,7 +15,7 @@ use super::worker::Streams;
 use crate::host_io::Span;
 use crate::virtio::{Broken, Buffer, Chain, Events, Queue};
 
-/// The most packets of one turn.
+/// The most packets of one read.
 pub(super) const BURST: usize = 16;
 /// The most bytes of one turn.
 const TURN_BYTES: usize = 64 << 10;
@@ -77,7 +78,7 @@ impl Streams {
         // Payload is to fit too, or else a guest could make us go round without sending anything.
         if first.writable_len() <= HEADER_LEN {
             queue.complete(first.head(), 0)?;
-            self.note("a buffer that holds no packet is given back");
+            self.blame("a buffer that holds no packet is given back");
             return Ok(1);
         }
         if let Some(reset) = self.resets.pop_front() {
@@ -106,7 +107,8 @@ impl Streams {
             queue.rewind(1);
             return Ok(0);
         };
-        let room = usize::try_from(link.connection.room()).unwrap_or(usize::MAX).min(TURN_BYTES);
+        let left = TURN_BYTES.saturating_sub(link.turn);
+        let room = usize::try_from(link.connection.room()).unwrap_or(usize::MAX).min(left);
         let (taken, total) = gather(queue, chains, pieces, link.burst, room)?;
         let want = total.min(room);
         let result = match &link.stream {
@@ -136,7 +138,15 @@ impl Streams {
         } else if taken == link.burst {
             link.burst = link.burst.saturating_mul(2).min(BURST);
         }
+        link.turn = link.turn.saturating_add(count);
+        let goes_on = link.turn < TURN_BYTES && link.may_read();
+        if !goes_on {
+            link.turn = 0;
+        }
         let used = deliver(link, queue, chains.get(..taken).unwrap_or_default(), count)?;
+        if goes_on {
+            table.keep_turn(slot);
+        }
         queue.rewind(u16::try_from(taken.saturating_sub(used)).unwrap_or(0));
         Ok(used)
     }

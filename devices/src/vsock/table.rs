@@ -39,6 +39,8 @@ pub(super) struct Link {
     pub waits_to_write: bool,
     /// How many packets to make of one read: grows while reads fill them.
     pub burst: usize,
+    /// Bytes read in its turn so far.
+    pub turn: usize,
     /// When the connection is given up, where it is closing.
     pub deadline: Option<Instant>,
     /// What of the sum of windows is this connection's.
@@ -133,6 +135,7 @@ impl Table {
             hung_up: false,
             waits_to_write: false,
             burst: 1,
+            turn: 0,
             deadline: None,
             window,
             in_round: false,
@@ -191,6 +194,14 @@ impl Table {
         if link.has_turn() && !link.in_round {
             link.in_round = true;
             self.round.push_back(slot);
+        }
+    }
+
+    /// Lets the connection whose turn it was go on with it.
+    pub fn keep_turn(&mut self, slot: u32) {
+        if let Some(link) = self.get(slot).filter(|link| !link.in_round) {
+            link.in_round = true;
+            self.round.push_front(slot);
         }
     }
 

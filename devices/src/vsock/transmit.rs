@@ -61,10 +61,10 @@ impl Streams {
     fn packet(&mut self, queue: &Queue, chain: &Chain, events: &mut Events<'_, '_>) {
         let memory = queue.memory();
         let Ok(header) = Header::read(memory, chain) else {
-            return self.note("a packet without a header is dropped");
+            return self.blame("a packet without a header is dropped");
         };
         if header.src_cid != self.cid || header.dst_cid != HOST_CID {
-            return self.note("a packet with an address of somebody else is dropped");
+            return self.blame("a packet with an address of somebody else is dropped");
         }
         let len = usize::try_from(header.len).unwrap_or(usize::MAX);
         let whole = len <= chain.readable_len().saturating_sub(HEADER_LEN);
@@ -91,7 +91,7 @@ impl Streams {
             Verdict::Gone => return drop(self.drop_link(slot, events)),
             Verdict::Stray => self.refuse(&header),
             Verdict::Violation => {
-                self.note("a connection is reset, the guest broke its rules");
+                self.blame("a connection is reset, the guest broke its rules");
                 return self.reset(slot, events);
             }
         }

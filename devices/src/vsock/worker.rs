@@ -8,12 +8,14 @@
 //! - A connection is removed from what is waited for before its socket is closed.
 
 use std::collections::VecDeque;
+use std::fmt::Display;
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use event_manager::EventSet;
+use log::Level;
 use vmm_sys_util::eventfd::EventFd;
 use vmm_sys_util::timerfd::TimerFd;
 
@@ -67,7 +69,7 @@ pub(super) struct Streams {
     close_timeout: Duration,
     /// Connections refused and broken off, and packets dropped, that have not been counted yet.
     pub failures: u64,
-    warned: bool,
+    blamed: bool,
     // Memory that is used again and again.
     pub chains: Vec<Chain>,
     pub pieces: Vec<Buffer>,
@@ -101,7 +103,7 @@ impl Streams {
             timer_is_set: false,
             close_timeout,
             failures: 0,
-            warned: false,
+            blamed: false,
             chains: vec![Chain::new(); BURST],
             pieces: Vec::new(),
             iovecs: IoVecs::new(),
@@ -114,14 +116,18 @@ impl Streams {
         let _: io::Result<()> = self.again.write(1);
     }
 
-    /// Counts something that went wrong, and says so: loudly the first time.
-    pub fn note(&mut self, what: &str) {
+    /// Counts something that went wrong.
+    pub fn note(&mut self, what: impl Display) {
         self.failures = self.failures.saturating_add(1);
-        if std::mem::replace(&mut self.warned, true) {
-            log::debug!("vsock, guest {}: {what}", self.cid);
-        } else {
-            log::warn!("vsock, guest {}: {what} (more of the kind at debug level)", self.cid);
-        }
+        log::debug!("vsock, guest {}: {what}", self.cid);
+    }
+
+    /// Counts something that no driver does that keeps the rules. It is told loudly once: a guest does not fill
+    /// the log.
+    pub fn blame(&mut self, what: impl Display) {
+        self.failures = self.failures.saturating_add(1);
+        let again = std::mem::replace(&mut self.blamed, true);
+        log::log!(if again { Level::Debug } else { Level::Warn }, "vsock, guest {}: {what}", self.cid);
     }
 
     /// The guest asks for a connection that there is not.
@@ -181,7 +187,7 @@ impl Streams {
                 self.settle(slot, events);
             }
             Err(error) => {
-                self.note(&format!("nobody is reached at port {}: {error}", key.host_port));
+                self.note(format_args!("nobody is reached at port {}: {error}", key.host_port));
                 self.reset(slot, events);
             }
         }
@@ -193,7 +199,7 @@ impl Streams {
         match events.add(&stream, slot.saturating_add(FIRST_LINK), interest(false)) {
             Ok(()) => link.stream = Some(stream),
             Err(error) => {
-                self.note(&format!("a socket cannot be waited for: {error}"));
+                self.note(format_args!("a socket cannot be waited for: {error}"));
                 self.reset(slot, events);
             }
         }
@@ -315,7 +321,6 @@ fn interest(write: bool) -> EventSet {
 
 impl Card for Streams {
     fn activate(&mut self, _: u64, _: &Arc<Line>, events: &mut Events<'_, '_>) -> io::Result<()> {
-        self.warned = false;
         let edges = EventSet::IN | EventSet::EDGE_TRIGGERED;
         events.add(&*self.deliveries.wake, DELIVERIES, edges)?;
         events.add(&self.again, AGAIN, edges)?;

@@ -28,6 +28,8 @@ pub struct Guest {
     pub arrived: VecDeque<(Header, Vec<u8>)>,
     /// Answer credit automatically, as a guest does whose programs read at once.
     pub reads: bool,
+    /// Give buffers back once they have been read.
+    pub gives: bool,
     rx_len: u32,
     rx_slots: BTreeMap<u16, u64>,
     tx_free: Vec<u64>,
@@ -47,6 +49,7 @@ impl Guest {
             driver: Driver::started(device),
             arrived: VecDeque::new(),
             reads: true,
+            gives: true,
             rx_len: len,
             rx_slots: BTreeMap::new(),
             tx_free: Vec::new(),
@@ -160,8 +163,10 @@ impl Guest {
                 assert_eq!((header.src_cid, header.dst_cid), (HOST_CID, CID.into()));
                 self.arrived.push_back((header, payload));
             }
-            self.give(slot);
-            any = true;
+            if self.gives {
+                self.give(slot);
+                any = true;
+            }
         }
         if any {
             self.driver.kick(RX);
