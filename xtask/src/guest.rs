@@ -1,19 +1,19 @@
-//! The guest initramfs: busybox, an init of our own, and the scripts tests bring along.
+//! The guest initramfs: busybox, an init of our own, and the scripts tests bring along. `rootfs` has them on a disk.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::cpio::Archive;
 use crate::error::{Error, Result};
-use crate::{args, cache, cargo, debian_kernel, files, kernel, packages, process};
+use crate::{args, cache, cargo, debian_kernel, files, kernel, packages, process, rootfs};
 
 const HELP: &str = "\
-Builds the guest initramfs and makes sure of the guest kernels; prints their paths as NAME=PATH lines.
+Builds the guest's initramfs and root file system and makes sure of its kernels; prints their paths as NAME=PATH lines.
 
 Usage: cargo xtask guest
 
-The initramfs is an uncompressed cpio: it spares the guest the inflating. Its init understands, on the kernel's
-command line:
+The initramfs is an uncompressed cpio with busybox: it spares the guest the inflating. The root file system is an ext4
+image with the tools of the device tests besides. Their init is one and understands, on the kernel's command line:
 
   fc.run=NAME       run /run/NAME, a copy of tests/guest/NAME, then power off
   fc.do=WORD,...    do these in order:
@@ -29,20 +29,23 @@ Without either: a shell on the console, and power-off when it ends.
 ";
 
 /// Where busybox-static puts it.
-const BUSYBOX: &str = "/bin/busybox";
-const INIT: &str = include_str!("guest-init.sh");
+pub const BUSYBOX: &str = "/bin/busybox";
+/// PID 1, in the initramfs and on the root file system.
+pub const INIT: &str = include_str!("guest-init.sh");
 
 pub fn command(parser: lexopt::Parser) -> Result<u8> {
     if args::only_help(parser, HELP)? {
         return Ok(0);
     }
     let initramfs = ensure()?;
+    let rootfs = rootfs::ensure()?;
     let kernel = kernel::ensure()?;
     let debian = debian_kernel::ensure()?;
     println!("FIRECREST_GUEST_VMLINUX={}", kernel.vmlinux.display());
     println!("FIRECREST_GUEST_BZIMAGE={}", kernel.bzimage.display());
     println!("FIRECREST_GUEST_DEBIAN={}", debian.vmlinuz.display());
     println!("FIRECREST_GUEST_INITRD={}", initramfs.display());
+    println!("FIRECREST_GUEST_ROOTFS={}", rootfs.display());
     Ok(0)
 }
 
@@ -72,9 +75,13 @@ pub fn ensure() -> Result<PathBuf> {
 /// Busybox under `/bin`, with a link for each of its programs.
 pub fn busybox(archive: &mut Archive) -> Result<()> {
     archive.copy("bin/busybox", Path::new(BUSYBOX))?;
-    let programs = process::output(std::process::Command::new(BUSYBOX).arg("--list"))?;
-    for program in programs.lines().filter(|program| *program != "busybox") {
+    for program in busybox_programs()?.lines().filter(|program| *program != "busybox") {
         archive.symlink(&format!("bin/{program}"), "busybox");
     }
     Ok(())
+}
+
+/// The names of the programs busybox is, a line each.
+pub fn busybox_programs() -> Result<String> {
+    process::output(std::process::Command::new(BUSYBOX).arg("--list"))
 }

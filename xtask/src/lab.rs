@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use crate::cache::Scratch;
 use crate::error::{Error, Result};
-use crate::{args, debian_kernel, packages, process};
+use crate::{args, debian_kernel, packages, process, programs};
 
 const HELP: &str = "\
 Runs a program as root under real KVM in an emulated machine, and exits with its exit code.
@@ -86,6 +86,12 @@ impl Lab {
         let destination = image::default_destination(source);
         self.files.push((source.to_owned(), destination.clone()));
         destination
+    }
+
+    /// Copies one of this machine's programs to where the lab's PATH begins.
+    pub fn bring_program(&mut self, name: &str) -> Result<()> {
+        self.files.push((programs::find(name)?, format!("/lab/bin/{name}")));
+        Ok(())
     }
 
     /// Starts the lab. What it needs is installed first.

@@ -27,6 +27,8 @@ mod libtest;
 mod machine;
 mod packages;
 mod process;
+mod programs;
+mod rootfs;
 mod test;
 mod transcript;
 
@@ -43,7 +45,7 @@ Usage: cargo xtask COMMAND [OPTION...]
   test      run every test: without KVM, tiny guests, Linux guests, a short fuzz
   lab       run a program as root under real KVM in an emulated machine
   kernel    build the guest kernel (vmlinux and bzImage)
-  guest     build the guest initramfs, fetch or build the kernels, print their paths
+  guest     build the guest's file systems, fetch or build the kernels, print their paths
   fuzz      build and run the fuzz targets
   bench     measure start-up latency beside the ioctl floor and peers
 

@@ -11,6 +11,11 @@ pub const LAB: &[&str] = &["qemu-system-x86", "seabios", "busybox-static"];
 pub const ACPI: &[&str] = &["acpica-tools"];
 /// What goes into a guest initramfs.
 pub const GUEST: &[&str] = &["busybox-static"];
+/// What goes into the guest's root file system, and what makes it.
+pub const ROOTFS: &[&str] =
+    &["busybox-static", "dash", "e2fsprogs", "ethtool", "fio", "iperf3", "util-linux"];
+/// What the device tests use on the guest's host.
+pub const DEVICE_TESTS: &[&str] = &["e2fsprogs", "iperf3", "iproute2"];
 /// What building the guest kernel needs; lz4 compresses its bzImage.
 pub const KERNEL: &[&str] =
     &["linux-source-6.1", "gcc", "libc6-dev", "make", "flex", "bison", "bc", "libelf-dev", "xz-utils", "lz4"];

@@ -12,12 +12,12 @@ use crate::cargo::Executable;
 use crate::error::{Error, Result};
 use crate::libtest::Tally;
 use crate::machine::{Kvm, Place};
-use crate::{args, cargo, debian_kernel, files, fuzz, guest, kernel, packages, process};
+use crate::{args, cargo, debian_kernel, files, fuzz, guest, kernel, packages, process, rootfs};
 
 const HELP: &str = "\
 Runs every test and says what became of them; the last line is `N passed, N failed, N skipped`.
 
-Usage: cargo xtask test [--level N]... [--skip-fuzz] [--fuzz-seconds N]
+Usage: cargo xtask test [--level N]... [--test NAME]... [--skip-fuzz] [--fuzz-seconds N] [WORD...]
 
   level 1    unit and documentation tests; nothing of it needs KVM
   level 2    tests/*.rs with tiny guests: on this machine's KVM, or in the lab where /dev/kvm does not open
@@ -25,11 +25,13 @@ Usage: cargo xtask test [--level N]... [--skip-fuzz] [--fuzz-seconds N]
   fuzz       each fuzz target for --fuzz-seconds (60)
 
   --level N         only this level, and no fuzz (repeatable)
+  --test NAME       of levels 2 and 3 only tests/NAME.rs, and no level 1 and no fuzz (repeatable)
   --skip-fuzz       no fuzz
+  WORD...           of levels 2 and 3 only tests whose names contain one of these
 
 Tests find what they need in the environment: FIRECREST_BIN (the program), and on level 3 FIRECREST_GUEST_VMLINUX,
-FIRECREST_GUEST_BZIMAGE, FIRECREST_GUEST_DEBIAN (Debian's stock kernel) and FIRECREST_GUEST_INITRD. A test that cannot
-run prints a line `SKIPPED reason` and returns; it is counted as skipped.
+FIRECREST_GUEST_BZIMAGE, FIRECREST_GUEST_DEBIAN (Debian's stock kernel), FIRECREST_GUEST_INITRD and
+FIRECREST_GUEST_ROOTFS. A test that cannot run prints a line `SKIPPED reason` and returns; it is counted as skipped.
 
 The first run builds the guest kernel and takes some minutes more.
 ";
@@ -44,12 +46,15 @@ const LAB_MEMORY_MIB: u32 = 6144;
 pub fn command(mut parser: lexopt::Parser) -> Result<u8> {
     use lexopt::prelude::*;
     let (mut levels, mut with_fuzz, mut fuzz_seconds) = (Vec::new(), true, 60);
+    let mut selection = Selection::default();
     while let Some(arg) = parser.next()? {
         match arg {
             Long("level") => match args::number(&mut parser, "--level")? {
                 level @ 1..=3_u8 => levels.push(level),
                 _ => return Err(Error::usage("--level: there are levels 1, 2 and 3")),
             },
+            Long("test") => selection.programs.push(parser.value()?.to_string_lossy().into_owned()),
+            Value(arg) => selection.words.push(arg.to_string_lossy().into_owned()),
             Long("skip-fuzz") => with_fuzz = false,
             Long("fuzz-seconds") => fuzz_seconds = args::number(&mut parser, "--fuzz-seconds")?,
             Long("help") | Short('h') => {
@@ -59,7 +64,7 @@ pub fn command(mut parser: lexopt::Parser) -> Result<u8> {
             _ => return Err(arg.unexpected().into()),
         }
     }
-    let wanted = |level| levels.is_empty() || levels.contains(&level);
+    let wanted = |level| levels.contains(&level) || levels.is_empty() && selection.concerns(level);
     let kvm = Kvm::of_this_machine();
     let mut summary = Summary::default();
     if wanted(1) {
@@ -67,13 +72,14 @@ pub fn command(mut parser: lexopt::Parser) -> Result<u8> {
     }
     if wanted(2) {
         let place = kvm.for_tiny_guests();
-        summary.run(&format!("level 2, tiny guests {place}"), |tally| tiny_guests(place, tally));
+        summary.run(&format!("level 2, tiny guests {place}"), |tally| tiny_guests(place, &selection, tally));
     }
     if wanted(3) {
         let place = kvm.for_linux_guests();
-        summary.run(&format!("level 3, Linux guests {place}"), |tally| linux_guests(place, tally));
+        summary
+            .run(&format!("level 3, Linux guests {place}"), |tally| linux_guests(place, &selection, tally));
     }
-    if with_fuzz && levels.is_empty() {
+    if with_fuzz && selection.all() && levels.is_empty() {
         summary
             .run(&format!("fuzz, {fuzz_seconds} s a target"), |tally| fuzz::run(None, fuzz_seconds, tally));
     }
@@ -99,8 +105,38 @@ fn unit_tests(tally: &mut Tally) -> Result<()> {
     Ok(())
 }
 
-fn tiny_guests(place: Place, tally: &mut Tally) -> Result<()> {
-    let tests = build(|name| !name.starts_with("linux"))?;
+/// What of levels 2 and 3 to run.
+#[derive(Default)]
+struct Selection {
+    /// Test programs; all of them where there is none.
+    programs: Vec<String>,
+    /// What a test's name has to contain one of; anything will do where there is none.
+    words: Vec<String>,
+}
+
+impl Selection {
+    fn concerns(&self, level: u8) -> bool {
+        self.programs.is_empty() || self.programs.iter().any(|name| level_of(name) == level)
+    }
+
+    /// The test programs of a level, built.
+    fn build(&self, level: u8) -> Result<Tests> {
+        let wanted = |name: &String| level_of(name) == level && (self.all() || self.programs.contains(name));
+        Ok(Tests { words: self.words.clone(), ..build(wanted)? })
+    }
+
+    fn all(&self) -> bool {
+        self.programs.is_empty()
+    }
+}
+
+/// The level of a test program.
+fn level_of(name: &str) -> u8 {
+    if name.starts_with("linux") { 3 } else { 2 }
+}
+
+fn tiny_guests(place: Place, selection: &Selection, tally: &mut Tally) -> Result<()> {
+    let tests = selection.build(2)?;
     // The harness shows what a test printed only after it, in whole lines.
     match place {
         Place::Host => tests.on_host(&["--show-output"], &[], tally),
@@ -108,18 +144,22 @@ fn tiny_guests(place: Place, tally: &mut Tally) -> Result<()> {
     }
 }
 
-fn linux_guests(place: Place, tally: &mut Tally) -> Result<()> {
-    let tests = build(|name| name.starts_with("linux"))?;
+fn linux_guests(place: Place, selection: &Selection, tally: &mut Tally) -> Result<()> {
+    let tests = selection.build(3)?;
     let kernel = kernel::ensure()?;
     let guests = [
         ("FIRECREST_GUEST_VMLINUX", kernel.vmlinux),
         ("FIRECREST_GUEST_BZIMAGE", kernel.bzimage),
         ("FIRECREST_GUEST_DEBIAN", debian_kernel::ensure()?.vmlinuz),
         ("FIRECREST_GUEST_INITRD", guest::ensure()?),
+        ("FIRECREST_GUEST_ROOTFS", rootfs::ensure()?),
     ];
     let args = ["--test-threads=1", "--nocapture"];
     match place {
-        Place::Host => tests.on_host(&args, &guests, tally),
+        Place::Host => {
+            packages::ensure(packages::DEVICE_TESTS)?;
+            tests.on_host(&args, &guests, tally)
+        }
         Place::Lab => in_lab::run(&tests, &args, &guests, tally),
     }
 }
@@ -128,15 +168,17 @@ fn linux_guests(place: Place, tally: &mut Tally) -> Result<()> {
 struct Tests {
     programs: Vec<Executable>,
     firecrest: PathBuf,
+    /// See [`Selection`].
+    words: Vec<String>,
 }
 
 /// Builds those of the root package's integration tests whose names are wanted.
-fn build(wanted: impl Fn(&str) -> bool) -> Result<Tests> {
+fn build(wanted: impl Fn(&String) -> bool) -> Result<Tests> {
     let sources = files::in_directory(&cargo::workspace().join("tests"))?;
     let sources = sources.iter().filter(|path| path.extension().is_some_and(|extension| extension == "rs"));
     let names: Vec<String> = sources
         .filter_map(|path| Some(path.file_stem()?.to_string_lossy().into_owned()))
-        .filter(|name| wanted(name))
+        .filter(&wanted)
         .collect();
     if names.is_empty() {
         return Err(Error::new("there are no such tests in tests/"));
@@ -148,7 +190,7 @@ fn build(wanted: impl Fn(&str) -> bool) -> Result<Tests> {
     // As a user has it: budgets are of the release build.
     let firecrest = cargo::release_program()?;
     let programs = built.into_iter().filter(|executable| names.contains(&executable.target)).collect();
-    Ok(Tests { programs, firecrest })
+    Ok(Tests { programs, firecrest, words: Vec::new() })
 }
 
 impl Tests {
@@ -156,7 +198,7 @@ impl Tests {
         for program in &self.programs {
             println!("xtask: {}", program.target);
             let mut command = process::dies_with_us(&program.path);
-            command.args(args).current_dir(cargo::workspace());
+            command.args(args).args(&self.words).current_dir(cargo::workspace());
             command.env("FIRECREST_BIN", &self.firecrest);
             command.envs(env.iter().map(|(name, path)| (name, path)));
             watch(&mut command, HOST_LIMIT, tally)?;

@@ -3,13 +3,12 @@
 //! It is left uncompressed, so that nothing has to inflate it in emulation.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use super::Lab;
 use crate::cpio::Archive;
 use crate::debian_kernel::DebianKernel;
 use crate::error::{Error, Result};
-use crate::guest;
+use crate::{guest, programs};
 
 /// In the order in which they need one another.
 const MODULES: &[&str] = &[
@@ -78,22 +77,10 @@ fn executable(archive: &mut Archive, source: &Path, destination: &str) -> Result
         return Err(Error::new(format!("{}: no such file to copy into the lab", source.display())));
     }
     archive.copy(destination, source)?;
-    // Not an ELF file, or a static one: then ldd fails or lists nothing.
-    let Ok(ldd) = Command::new("ldd").arg(source).output() else { return Ok(()) };
-    for library in libraries(&String::from_utf8_lossy(&ldd.stdout)) {
-        archive.copy(&library, Path::new(&library))?;
+    for library in programs::libraries(source) {
+        archive.copy(&library.to_string_lossy(), &library)?;
     }
     Ok(())
-}
-
-/// The paths in ldd's output: `name => path (address)`, or `path (address)` for the loader.
-fn libraries(ldd: &str) -> Vec<String> {
-    let paths = ldd.lines().filter_map(|line| {
-        let (object, _) = line.trim().rsplit_once(" (0x")?;
-        let path = object.split_once(" => ").map_or(object, |(_, path)| path);
-        path.starts_with('/').then(|| path.to_owned())
-    });
-    paths.collect()
 }
 
 fn run_script(lab: &Lab, program: &str) -> String {
@@ -116,14 +103,6 @@ fn quoted(word: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn libraries_of_ldd() {
-        let ldd = "\tlinux-vdso.so.1 (0x00007ffd)\n\tlibc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x00007f)\n\
-                   \t/lib64/ld-linux-x86-64.so.2 (0x00007f)\n\tlibmissing.so => not found\n";
-        assert_eq!(libraries(ldd), ["/lib/x86_64-linux-gnu/libc.so.6", "/lib64/ld-linux-x86-64.so.2"]);
-        assert!(libraries("\tstatically linked\n").is_empty());
-    }
 
     #[test]
     fn words_survive_the_shell() {

@@ -1,7 +1,8 @@
 #!/bin/sh
 # PID 1 of the lab: prepares what programs under test use, runs the one that was brought along, reports its exit code.
 # This script's own output goes to the second serial port, where the kernel writes too.
-export PATH=/bin:/sbin HOME=/root TERM=dumb
+# Programs that were brought along go before busybox's of the same name.
+export PATH=/lab/bin:/bin:/sbin HOME=/root TERM=dumb
 
 mount -t proc proc /proc
 mount -t sysfs sys /sys

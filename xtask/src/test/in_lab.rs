@@ -13,11 +13,14 @@ use crate::cache::Scratch;
 use crate::error::{Error, Result};
 use crate::lab::{End, Lab};
 use crate::libtest::Tally;
-use crate::process;
+use crate::{packages, process};
 
 /// The script says it before a test, and after it, followed by the test's number.
 const BEGIN: &str = "xtask: begin ";
 const DONE: &str = "xtask: done ";
+
+/// What device tests use on the guest's host and busybox does not have, or does less well.
+const PROGRAMS: [&str; 4] = ["debugfs", "e2fsck", "ip", "iperf3"];
 
 /// Labs that may freeze before it is given up.
 const MOST_FREEZES: usize = 6;
@@ -30,6 +33,7 @@ struct Test {
 
 /// Runs all tests, and counts.
 pub fn run(tests: &Tests, args: &[&str], env: &[(&str, PathBuf)], tally: &mut Tally) -> Result<()> {
+    packages::ensure(packages::DEVICE_TESTS)?;
     let list = list(tests)?;
     let (mut left, mut suspects) = ((0..list.len()).collect::<BTreeSet<_>>(), BTreeSet::new());
     for freezes in 0..=MOST_FREEZES {
@@ -69,6 +73,9 @@ fn in_one_lab(
     for (name, path) in env {
         let there = lab.bring(path);
         lab.env.push(((*name).to_owned(), there));
+    }
+    for program in PROGRAMS {
+        lab.bring_program(program)?;
     }
     let firecrest = lab.bring(&tests.firecrest);
     lab.env.push(("FIRECREST_BIN".to_owned(), firecrest));
@@ -127,15 +134,15 @@ fn is_noise(line: &str) -> bool {
 fn list(tests: &Tests) -> Result<Vec<Test>> {
     let mut list = Vec::new();
     for program in &tests.programs {
-        for name in names(&program.path)? {
+        for name in names(&program.path, &tests.words)? {
             list.push(Test { program: program.path.clone(), name });
         }
     }
     Ok(list)
 }
 
-/// The names of a program's tests.
-fn names(program: &Path) -> Result<Vec<String>> {
-    let output = process::output(Command::new(program).args(["--list", "--format", "terse"]))?;
+/// The names of a program's tests that contain one of the words.
+fn names(program: &Path, words: &[String]) -> Result<Vec<String>> {
+    let output = process::output(Command::new(program).args(["--list", "--format", "terse"]).args(words))?;
     Ok(output.lines().filter_map(|line| line.strip_suffix(": test")).map(str::to_owned).collect())
 }
