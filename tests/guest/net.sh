@@ -17,9 +17,13 @@ say "ping=$(sed -n 's/.* \([0-9]*\) packets received.*/\1/p' /tmp/ping)"
 exchange "$(word fc.streams)" "$(word fc.bytes)"
 say exchanged=ok
 
+# Says how many bytes arrived at the other end.
 iperf() {
-    iperf3 -c 10.0.0.1 -t 3 -P 2 "$@" >>/tmp/log 2>&1 || die "iperf3 $*"
+    name=$1
+    shift
+    iperf3 -J -c 10.0.0.1 -t 3 -P 2 "$@" >/tmp/iperf 2>&1 || die "iperf3 $*: $(cat /tmp/iperf)"
+    say "$name=$(awk '/"sum_received"/ { sum = 1 } sum && /"bytes"/ { gsub(/[^0-9]/, ""); print; exit }' /tmp/iperf)"
 }
 checkpoint iperf
-iperf
-iperf -R
+iperf iperf_sent
+iperf iperf_received -R

@@ -4,11 +4,15 @@
 #![allow(dead_code, reason = "every test binary uses a part of it")]
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects, reason = "tests")]
 
+pub mod disk;
 pub mod elf;
+pub mod guest;
 pub mod guests;
+pub mod net;
 pub mod process;
 pub mod program;
 pub mod pty;
+pub mod streams;
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
