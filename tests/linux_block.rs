@@ -15,6 +15,7 @@ mod support;
 use firecrest_vmm::{Block, BlockEngine, Cache};
 use support::disk::{Disk, MIB, SmallTmpfs};
 use support::guest::{self, ROOTFS};
+use support::process;
 
 /// How much fio lays out for each of its two jobs. It reads and writes all of it in random pieces, and verifies it.
 const FIO_MIB: u64 = 24;
@@ -47,15 +48,22 @@ fn fio(engine: BlockEngine, queues: u16) {
     let guest = guest::start("block_fio", &format!("fc.mib={FIO_MIB}"), |builder| {
         builder.block(Block::file(disk.path()).engine(engine).queues(queues))
     });
+    let descriptors = guest.at("worked", process::descriptors);
     guest.finish();
+    // Had the engine not been what was asked for, all of this would have worked just as well.
+    let ring = descriptors.iter().any(|(_, target)| target.to_string_lossy().contains("[io_uring]"));
+    assert_eq!(ring, engine == BlockEngine::IoUring, "{descriptors:?}");
     assert_eq!(guest.number("fio_error"), 0);
     // All of both jobs' files is read or written once, and what was written is read again.
     let (read, written) = (guest.number("fio_read_kib"), guest.number("fio_written_kib"));
     assert!(written > FIO_MIB << 8 && read >= 2 * FIO_MIB << 10, "read {read} KiB, wrote {written} KiB");
     disk.assert_clean();
     disk.assert_file_pattern("/pattern", 8 * MIB, 2);
-    let stats = guest.running.stats();
-    println!("{engine:?}: {stats:?}");
+    let counted = &guest.running.stats().devices[1].queues;
+    assert_eq!(counted.len(), usize::from(queues));
+    let bytes: u64 = counted.iter().map(|queue| queue.bytes).sum();
+    assert!(bytes >= (read + written) << 10, "{counted:?}");
+    assert!(counted.iter().all(|queue| queue.chains > 0 && queue.errors == 0), "{counted:?}");
 }
 
 #[test]
