@@ -47,7 +47,7 @@ Usage: cargo xtask COMMAND [OPTION...]
   kernel    build the guest kernel (vmlinux and bzImage)
   guest     build the guest's file systems, fetch or build the kernels, print their paths
   fuzz      build and run the fuzz targets
-  bench     measure start-up latency beside the ioctl floor and peers
+  bench     measure start-up latency and I/O beside the ioctl floor and peers
 
 `cargo xtask COMMAND --help` says more. Guest kernels and other slow results are kept in $FIRECREST_CACHE, or else in
 ${XDG_CACHE_HOME:-~/.cache}/firecrest. Debian packages that are missing are installed when root, named otherwise.

@@ -1,0 +1,146 @@
+//! The monitors, and how each is told to run the guest.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::super::Peer;
+use super::host::{self, Host};
+use super::workloads::{Device, Workload};
+use crate::error::{Error, Result};
+use crate::process;
+
+/// Enough for the guest's buffers.
+const MEMORY_MIB: u32 = 256;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Firecrest,
+    Firecracker,
+}
+
+/// How a block device reaches its file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Engine {
+    Sync,
+    IoUring,
+}
+
+/// A monitor, with one of its engines where it has a block device.
+pub struct Monitor {
+    kind: Kind,
+    path: PathBuf,
+    pub engine: Engine,
+}
+
+/// Ours and the peers', each with both engines.
+pub fn all(firecrest: &Path, peers: &[Peer]) -> Result<Vec<Monitor>> {
+    let mut programs = vec![(Kind::Firecrest, firecrest.to_owned())];
+    for peer in peers {
+        match peer.name.as_str() {
+            "firecracker" => programs.push((Kind::Firecracker, PathBuf::from(&peer.path))),
+            other => {
+                return Err(Error::usage(format!(
+                    "bench io does not know {other}: the guest needs virtio-mmio"
+                )));
+            }
+        }
+    }
+    let with =
+        |engine| move |(kind, path): &(Kind, PathBuf)| Monitor { kind: *kind, path: path.clone(), engine };
+    Ok(programs.iter().map(with(Engine::Sync)).chain(programs.iter().map(with(Engine::IoUring))).collect())
+}
+
+impl Monitor {
+    pub fn is_ours(&self) -> bool {
+        self.kind == Kind::Firecrest
+    }
+
+    /// Engines are the block device's: for all others one will do.
+    pub fn has(&self, device: Device) -> bool {
+        device == Device::Block || self.engine == Engine::Sync
+    }
+
+    pub fn name(&self, device: Device) -> String {
+        let program = match self.kind {
+            Kind::Firecrest => "firecrest",
+            Kind::Firecracker => "firecracker",
+        };
+        match (device, self.engine) {
+            (Device::Block, Engine::Sync) => format!("{program}, sync"),
+            (Device::Block, Engine::IoUring) => format!("{program}, io_uring"),
+            _ => program.to_owned(),
+        }
+    }
+
+    /// The exit code by which it says that the guest has ended the run.
+    pub fn code(&self) -> i32 {
+        match self.kind {
+            Kind::Firecrest => 16,
+            Kind::Firecracker => 0,
+        }
+    }
+
+    /// The command that runs the guest with the device the workload needs.
+    pub fn command(&self, workload: &Workload, guest: &Path, cmdline: &str, host: &Host) -> Result<Command> {
+        // No wrapper stays between: each becomes what it starts, so that the child is the monitor.
+        let mut command = match host.namespace(workload.device) {
+            Some(namespace) => {
+                let mut command = process::dies_with_us("ip");
+                command.args(["netns", "exec", namespace]).arg(&self.path);
+                command
+            }
+            None => process::dies_with_us(&self.path),
+        };
+        match self.kind {
+            Kind::Firecrest => {
+                command.args(["run", "--memory", &MEMORY_MIB.to_string(), "--cmdline", cmdline, "--kernel"]);
+                command.arg(guest);
+                command.args(self.firecrest_device(workload.device, host));
+            }
+            Kind::Firecracker => {
+                let config = host.file("firecracker.json");
+                fs::write(&config, self.firecracker_config(workload.device, guest, cmdline, host))
+                    .map_err(|error| Error::io("write", &config, &error))?;
+                command.args(["--no-api", "--config-file"]).arg(&config);
+            }
+        }
+        Ok(command)
+    }
+
+    fn firecrest_device(&self, device: Device, host: &Host) -> [String; 2] {
+        let engine = match self.engine {
+            Engine::Sync => "sync",
+            Engine::IoUring => "io_uring",
+        };
+        match device {
+            Device::Block => ["--block".into(), format!("path={},engine={engine}", host.disk().display())],
+            Device::Net => ["--net".into(), format!("tap={}", host::TAP)],
+            Device::Vsock => ["--vsock".into(), format!("cid=3,path={}", host.socket().display())],
+        }
+    }
+
+    fn firecracker_config(&self, device: Device, guest: &Path, cmdline: &str, host: &Host) -> String {
+        let engine = match self.engine {
+            Engine::Sync => "Sync",
+            Engine::IoUring => "Async",
+        };
+        let device = match device {
+            Device::Block => format!(
+                r#""drives":[{{"drive_id":"disk","path_on_host":"{}","is_root_device":false,"is_read_only":false,"io_engine":"{engine}"}}]"#,
+                host.disk().display()
+            ),
+            Device::Net => format!(
+                r#""drives":[],"network-interfaces":[{{"iface_id":"net","host_dev_name":"{}"}}]"#,
+                host::TAP
+            ),
+            Device::Vsock => {
+                format!(r#""drives":[],"vsock":{{"guest_cid":3,"uds_path":"{}"}}"#, host.socket().display())
+            }
+        };
+        format!(
+            r#"{{"boot-source":{{"kernel_image_path":"{}","boot_args":"{cmdline}"}},"machine-config":{{"vcpu_count":1,"mem_size_mib":{MEMORY_MIB}}},{device}}}"#,
+            guest.display()
+        )
+    }
+}
