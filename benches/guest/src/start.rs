@@ -1,7 +1,8 @@
 //! From the monitor's jump to ring 3: the only instructions that run in ring 0, and what a C library would have brought.
 //!
 //! Entered by the Linux 64-bit boot protocol: long mode, `rsi` points to `boot_params`. The pages of the first GiB
-//! (RAM) and of the fourth (device windows, uncached) belong to ring 3, and so do all I/O ports (IOPL 3).
+//! (RAM) and of the fourth (device windows, uncached) belong to ring 3, and so do the I/O ports used here: by a
+//! task state segment that permits them, since not every KVM lets IOPL 3 reach its instruction emulator.
 
 use core::arch::global_asm;
 
@@ -23,7 +24,14 @@ _start:
     mov cr4, rax
     lea rax, [rip + pml4]
     mov cr3, rax
+    lea rax, [rip + tss]
+    mov word ptr [rip + gdt_tss + 2], ax
+    shr rax, 16
+    mov byte ptr [rip + gdt_tss + 4], al
+    mov byte ptr [rip + gdt_tss + 7], ah
     lgdt [rip + gdt_pointer]
+    mov eax, 0x28
+    ltr ax
     mov ecx, 0x4b564d01             # MSR_KVM_SYSTEM_TIME_NEW: KVM keeps the page up to date from here on
     lea rax, [rip + {clock}]
     or rax, 1
@@ -32,7 +40,7 @@ _start:
     push 0x23                       # ss
     lea rax, [rip + user_stack_top - 8]
     push rax
-    push 0x3002                     # IOPL 3, interrupts off
+    push 2                          # interrupts off
     push 0x1b                       # cs
     lea rax, [rip + user_main]
     push rax
@@ -42,9 +50,18 @@ _start:
     .balign 8
 gdt:
     .quad 0, 0x00af9b000000ffff, 0x00cf93000000ffff, 0x00affb000000ffff, 0x00cff3000000ffff
+gdt_tss:
+    .quad 0x0000890000000000 + tss_end - tss - 1, 0
 gdt_pointer:
-    .word 39
+    .word 55
     .quad gdt
+
+tss:
+    .fill 102, 1, 0
+    .word 104                       # where the bitmap begins: ports below 0x400 are permitted
+    .fill 0x400 / 8, 1, 0
+    .byte 0xff
+tss_end:
 
     .balign 4096
 pml4:
