@@ -114,7 +114,7 @@ struct Run<'a> {
 impl Run<'_> {
     /// A monitor started, its guest listened to, the result compared with what the host saw.
     fn timed(&self, monitor: &Monitor, milliseconds: u64) -> Result<Report> {
-        let mut command = self.command(monitor, milliseconds)?;
+        let mut command = self.command(monitor, &format!("ms={milliseconds}"))?;
         self.listen(&mut command, monitor)
     }
 
@@ -122,15 +122,15 @@ impl Run<'_> {
     fn counted(&self, monitor: &Monitor, milliseconds: u64) -> Result<Option<Counts>> {
         let file = self.host.file("perf");
         let count = |milliseconds| {
-            let command = self.command(monitor, milliseconds)?;
+            let command = self.command(monitor, &format!("ms={milliseconds} warm=1"))?;
             let report = self.listen(&mut counts::under_perf(&command, &file), monitor)?;
             Ok::<_, Error>((counts::read(&file)?, report.all_operations))
         };
         Ok(Counts::of_one(count(1)?, count(milliseconds)?))
     }
 
-    fn command(&self, monitor: &Monitor, milliseconds: u64) -> Result<Command> {
-        let cmdline = format!("{} ms={milliseconds}", self.workload.cmdline);
+    fn command(&self, monitor: &Monitor, duration: &str) -> Result<Command> {
+        let cmdline = format!("{} {duration}", self.workload.cmdline);
         monitor.command(self.workload, self.guest, &cmdline, self.host)
     }
 

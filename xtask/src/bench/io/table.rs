@@ -8,7 +8,7 @@ use super::workloads::Workload;
 
 pub fn head() -> String {
     format!(
-        "\nx peer: times as good as the peer with the same engine. Of one operation: device us, CPU time of the monitor's\n\
+        "\nx peer: times as good as the peer with the same engine, in the median round. Of one operation: device us, CPU time of the monitor's\n\
          threads besides the vCPU's; kicks; exits to user space for device registers; system calls of the whole monitor.\n\n\
          {:<24} {:>8} {:>8} {:>8} {:>7} {:>3} {:>10} {:>6} {:>6} {:>6}\n",
         "", "median", "min", "max", "x peer", "n", "device us", "kicks", "exits", "calls"
@@ -31,9 +31,12 @@ pub fn section(workload: &Workload, contenders: &[Contender]) -> String {
 fn line(workload: &Workload, contender: &Contender, contenders: &[Contender]) -> String {
     let values = values(workload, contender);
     let (middle, (min, max)) = (median(&values), range(&values));
-    let ratio = peer_of(contender, contenders)
-        .map(|peer| number(workload.unit.ratio(middle, median(&self::values(workload, peer)))))
-        .unwrap_or_default();
+    let ratio = peer_of(contender, contenders).map_or_else(String::new, |peer| {
+        // Round by round: the two runs of a round were neighbours, and had the same machine.
+        let pairs = values.iter().zip(self::values(workload, peer));
+        let ratios: Vec<_> = pairs.map(|(ours, theirs)| workload.unit.ratio(*ours, theirs)).collect();
+        number(median(&ratios))
+    });
     let of_one = |what: fn(&Report) -> f64| {
         let each: Vec<_> = contender.reports.iter().map(|report| what(report) / report.operations).collect();
         number(median(&each))
