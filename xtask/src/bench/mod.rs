@@ -20,7 +20,8 @@ Usage: cargo xtask bench [start | io] [OPTION...]
           and Firecracker's binary where it is given; kicks and exits to user space of each operation. Frames need root
 
   --runs N           counted runs of each, in turn [start: 60, io: 5]
-  --peer NAME=PATH   a peer's binary: NAME is firecracker or, for start, cloud-hypervisor; may be repeated
+  --peer NAME=PATH   a peer's binary: NAME is firecracker, cloud-hypervisor (start only) or firecrest (io only: another
+                     build of this program); may be repeated
   --ms N             io: milliseconds of each run [300]
   --only TEXT        io: only workloads whose name contains this
 ";
@@ -67,9 +68,9 @@ pub fn command(mut parser: lexopt::Parser) -> Result<u8> {
 
 fn peer(text: &str) -> Result<Peer> {
     match text.split_once('=') {
-        Some((name @ ("firecracker" | "cloud-hypervisor"), path)) => {
+        Some((name @ ("firecracker" | "cloud-hypervisor" | "firecrest"), path)) => {
             Ok(Peer { name: name.to_owned(), path: path.to_owned() })
         }
-        _ => Err(Error::usage(format!("--peer {text}: give firecracker=PATH or cloud-hypervisor=PATH"))),
+        _ => Err(Error::usage(format!("--peer {text}: give NAME=PATH, with a NAME of --help"))),
     }
 }

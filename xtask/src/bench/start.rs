@@ -144,6 +144,9 @@ fn qemu(guest: &Path) -> Option<Contender> {
 
 fn contender_for(peer: &Peer, guest: &Path, work: &Path) -> Result<Contender> {
     let (path, guest) = (peer.path.clone(), guest.to_owned());
+    if peer.name == "firecrest" {
+        return Err(Error::usage("bench start does not compare two builds of this program"));
+    }
     if peer.name == "cloud-hypervisor" {
         return Ok(contender(&peer.name, 0, move || {
             let mut command = Command::new(&path);

@@ -30,41 +30,44 @@ pub enum Engine {
 pub struct Monitor {
     kind: Kind,
     path: PathBuf,
+    /// Given by path, to be compared with.
+    pub is_peer: bool,
     pub engine: Engine,
 }
 
 /// Ours and the peers', each with both engines.
 pub fn all(firecrest: &Path, peers: &[Peer]) -> Result<Vec<Monitor>> {
-    let mut programs = vec![(Kind::Firecrest, firecrest.to_owned())];
+    let mut programs = vec![(Kind::Firecrest, firecrest.to_owned(), false)];
     for peer in peers {
-        match peer.name.as_str() {
-            "firecracker" => programs.push((Kind::Firecracker, PathBuf::from(&peer.path))),
+        let kind = match peer.name.as_str() {
+            "firecrest" => Kind::Firecrest,
+            "firecracker" => Kind::Firecracker,
             other => {
                 return Err(Error::usage(format!(
                     "bench io does not know {other}: the guest needs virtio-mmio"
                 )));
             }
-        }
+        };
+        programs.push((kind, PathBuf::from(&peer.path), true));
     }
-    let with =
-        |engine| move |(kind, path): &(Kind, PathBuf)| Monitor { kind: *kind, path: path.clone(), engine };
-    Ok(programs.iter().map(with(Engine::Sync)).chain(programs.iter().map(with(Engine::IoUring))).collect())
+    let with = |engine| {
+        let programs = programs.iter().cloned();
+        programs.map(move |(kind, path, is_peer)| Monitor { kind, path, is_peer, engine })
+    };
+    Ok(with(Engine::Sync).chain(with(Engine::IoUring)).collect())
 }
 
 impl Monitor {
-    pub fn is_ours(&self) -> bool {
-        self.kind == Kind::Firecrest
-    }
-
     /// Engines are the block device's: for all others one will do.
     pub fn has(&self, device: Device) -> bool {
         device == Device::Block || self.engine == Engine::Sync
     }
 
     pub fn name(&self, device: Device) -> String {
-        let program = match self.kind {
-            Kind::Firecrest => "firecrest",
-            Kind::Firecracker => "firecracker",
+        let program = match (self.kind, self.is_peer) {
+            (Kind::Firecrest, false) => "firecrest",
+            (Kind::Firecrest, true) => "peer firecrest",
+            (Kind::Firecracker, _) => "firecracker",
         };
         match (device, self.engine) {
             (Device::Block, Engine::Sync) => format!("{program}, sync"),

@@ -55,8 +55,8 @@ fn values(workload: &Workload, contender: &Contender) -> Vec<f64> {
 
 /// Whom one of ours is compared with.
 fn peer_of<'a>(ours: &Contender, all: &'a [Contender<'a>]) -> Option<&'a Contender<'a>> {
-    let fits = |peer: &&Contender| !peer.monitor.is_ours() && peer.monitor.engine == ours.monitor.engine;
-    all.iter().find(fits).filter(|peer| ours.monitor.is_ours() && peer.failure.is_none())
+    let fits = |peer: &&Contender| peer.monitor.is_peer && peer.monitor.engine == ours.monitor.engine;
+    all.iter().find(fits).filter(|peer| !ours.monitor.is_peer && peer.failure.is_none())
 }
 
 /// As many digits as mean something.
