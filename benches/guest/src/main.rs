@@ -70,7 +70,7 @@ extern "C" fn user_main(boot_params: *const u8) -> ! {
 
 fn measure(workload: &mut impl Workload, params: &Params) {
     const MILLISECOND: u64 = 1_000_000;
-    /// Long enough for the harness to look at KVM's counters after it has read a line.
+    /// Long enough for the harness to look at the monitor's CPU time when it has read a line.
     const PAUSE: u64 = 50 * MILLISECOND;
 
     let warm_up = workload.run(clock::now() + params.number("warm", 100) * MILLISECOND);
@@ -79,7 +79,6 @@ fn measure(workload: &mut impl Workload, params: &Params) {
     let (kicks, from) = (workload.kicks(), clock::now());
     let work = workload.run(from + params.number("ms", 500) * MILLISECOND);
     let (kicks, took) = (workload.kicks() - kicks, clock::now() - from);
-    clock::wait(PAUSE);
     say(format_args!("end"));
     say(format_args!("operations {}", work.operations));
     say(format_args!("bytes {}", work.bytes));
@@ -87,6 +86,7 @@ fn measure(workload: &mut impl Workload, params: &Params) {
     say(format_args!("kicks {kicks}"));
     say(format_args!("all-operations {}", warm_up.operations + work.operations));
     say(format_args!("all-bytes {}", warm_up.bytes + work.bytes));
+    clock::wait(PAUSE);
 }
 
 /// Ends the run with a reason.

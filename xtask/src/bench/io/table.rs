@@ -37,12 +37,13 @@ fn line(workload: &Workload, contender: &Contender, contenders: &[Contender]) ->
         let ratios: Vec<_> = pairs.map(|(ours, theirs)| workload.unit.ratio(*ours, theirs)).collect();
         number(median(&ratios))
     });
-    let of_one = |what: fn(&Report) -> f64| {
-        let each: Vec<_> = contender.reports.iter().map(|report| what(report) / report.operations).collect();
-        number(median(&each))
+    let of_one = |what: fn(&Report) -> Option<f64>| {
+        let reports = contender.reports.iter();
+        let each: Vec<_> = reports.filter_map(|report| Some(what(report)? / report.operations)).collect();
+        if each.is_empty() { "-".into() } else { number(median(&each)) }
     };
-    let device = of_one(|report| report.device_nanoseconds / 1e3);
-    let kicks = of_one(|report| report.kicks);
+    let device = of_one(|report| Some(report.device_nanoseconds? / 1e3));
+    let kicks = of_one(|report| Some(report.kicks));
     let count = |what: fn(Counts) -> f64| contender.counts.map_or("-".into(), |counts| number(what(counts)));
     let (exits, calls) = (count(|counts| counts.register_exits), count(|counts| counts.calls));
     let (middle, min, max, n) = (number(middle), number(min), number(max), values.len());
