@@ -56,7 +56,7 @@ fn fio(engine: BlockEngine, queues: u16) {
     assert_eq!(guest.number("fio_error"), 0);
     // All of both jobs' files is read or written once, and what was written is read again.
     let (read, written) = (guest.number("fio_read_kib"), guest.number("fio_written_kib"));
-    assert!(written > FIO_MIB << 8 && read >= 2 * FIO_MIB << 10, "read {read} KiB, wrote {written} KiB");
+    assert!(written > FIO_MIB << 8 && read >= (2 * FIO_MIB) << 10, "read {read} KiB, wrote {written} KiB");
     disk.assert_clean();
     disk.assert_file_pattern("/pattern", 8 * MIB, 2);
     let counted = &guest.running.stats().devices[1].queues;
