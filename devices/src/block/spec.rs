@@ -19,6 +19,11 @@ const MAX_QUEUES: u16 = 16;
 const MAX_PHYSICAL_BLOCK: u64 = 64 << 10;
 
 /// How a disk's requests are carried out.
+///
+/// Measured with `examples/block_engines.rs`: where the host's cache has the data, system calls are as fast
+/// or, for a request at a time, faster; where it has not, and the guest asks for many at once, io_uring is
+/// several times as fast. System calls are the default: a root file system is mostly in the cache, and they
+/// need nothing more of the host and of a thread's system call filter.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum BlockEngine {
