@@ -13,7 +13,7 @@ use super::packet::{HEADER_LEN, Header, shut};
 use super::table::Link;
 use super::worker::Streams;
 use crate::host_io::Span;
-use crate::virtio::{Broken, Buffer, Chain, Events, Queue};
+use crate::virtio::{Broken, Buffer, Chain, Events, MAX_BUFFERS, Queue};
 
 /// The most packets of one read.
 pub(super) const BURST: usize = 16;
@@ -132,7 +132,8 @@ impl Streams {
             }
         };
         if count < want {
-            // The socket is empty, and the next byte is another edge; but an end has had its edge already.
+            // The socket is empty, and the next byte is another edge; but an end has had its edge already. (A
+            // peer that passes descriptors along cuts reads short, too: it holds up its own connection.)
             link.readable &= link.ending;
             link.burst = (link.burst / 2).max(1);
         } else if taken == link.burst {
@@ -169,7 +170,9 @@ fn gather(
             break;
         }
         let payload = payload_len(chain);
-        if payload == 0 {
+        // All of it has to fit one system call: a read that is cut short means an empty socket.
+        let fits = pieces.len().saturating_add(chain.writable().len()) <= MAX_BUFFERS;
+        if payload == 0 || !fits {
             queue.rewind(1);
             break;
         }
