@@ -187,7 +187,7 @@ impl Streams {
     }
 
     /// Passes on what was kept for a socket that took nothing.
-    fn flush(&mut self, slot: u32, events: &mut Events<'_, '_>) {
+    pub(super) fn flush(&mut self, slot: u32, events: &mut Events<'_, '_>) {
         let Some(link) = self.table.get(slot) else { return };
         let Some(stream) = link.stream.as_ref().filter(|_| !link.backlog.is_empty()) else { return };
         match link.backlog.flush(stream) {

@@ -286,13 +286,18 @@ impl Streams {
         self.timer_is_set = false;
         let now = Instant::now();
         for slot in self.table.slots() {
-            match self.table.get(slot).and_then(|link| link.deadline) {
-                Some(deadline) if deadline <= now => {
-                    self.note("a connection is given up that did not close in time");
-                    self.reset(slot, events);
-                }
-                Some(_) => self.set_timer(),
-                None => {}
+            if self.table.get(slot).is_none_or(|link| link.deadline.is_none()) {
+                continue;
+            }
+            // A socket tells that it takes more only once most of it is empty: a peer that reads slowly would
+            // look like one that does not read.
+            self.flush(slot, events);
+            let deadline = self.table.get(slot).and_then(|link| link.deadline);
+            if deadline.is_some_and(|deadline| deadline <= now) {
+                self.note("a connection is given up that did not close in time");
+                self.reset(slot, events);
+            } else {
+                self.settle(slot, events);
             }
         }
     }

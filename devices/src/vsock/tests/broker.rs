@@ -180,6 +180,31 @@ fn a_program_that_accepts_late_is_reached() {
 }
 
 #[test]
+fn a_guest_orders_no_more_than_it_may_have() {
+    let place = Place::new();
+    let full = place.listen(1);
+    let Some(fillers) = fill_queue(&place, 1) else { return };
+    let timeouts = Timeouts { dial: Duration::from_millis(400), ..Timeouts::default() };
+    let mut guest = Guest::new(place.vsock().connections(2).timeouts(timeouts).build().unwrap());
+    for port in [1, 2] {
+        guest.send((port, 1), op::REQUEST);
+        guest.send((port, 1), op::RST);
+    }
+    // It has none, but two are being dialled.
+    guest.send((3, 1), op::REQUEST);
+    guest.expect((3, 1), op::RST);
+    // There is place again once nobody was reached.
+    let listener = place.listen(2);
+    wait_for("place", || {
+        guest.send((3, 2), op::REQUEST);
+        guest.next().0.op == op::RESPONSE
+    });
+    drop(listener);
+    drop((fillers, full));
+    guest.end();
+}
+
+#[test]
 fn what_waits_to_be_dialled_is_forgotten_with_the_device() {
     let place = Place::new();
     let (full, listener) = (place.listen(1), place.listen(2));

@@ -331,12 +331,12 @@ fn a_peer_that_takes_its_time_gets_all_after_the_guest_has_gone() {
 #[test]
 fn a_peer_that_goes_on_reading_is_not_given_up() {
     let place = Place::new();
-    let timeouts = Timeouts { close: Duration::from_millis(500), ..Timeouts::default() };
+    let timeouts = Timeouts { close: Duration::from_millis(800), ..Timeouts::default() };
     let (mut guest, mut host) = connected_with(&place, place.vsock().timeouts(timeouts));
     let sent = fill(&mut guest);
     guest.shutdown(PORTS, shut::BOTH);
     // Longer than the time-out altogether, and never as long without reading.
-    let (mut all, mut bytes) = (0, vec![0; sent / 25]);
+    let (mut all, mut bytes) = (0, vec![0; sent / 50]);
     loop {
         match host.read(&mut bytes).unwrap() {
             0 => break,
