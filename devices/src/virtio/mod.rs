@@ -17,6 +17,7 @@ mod device;
 mod line;
 mod page;
 mod queue;
+mod state;
 mod stats;
 mod transport;
 mod worker;
@@ -28,8 +29,9 @@ pub use device::{Card, Device, Events, Kind};
 pub use line::Line;
 pub use page::{REGISTERS_SIZE, RegisterPage, RegisterPages};
 pub use queue::{Broken, Queue, QueueError, QueueState};
+pub use state::{RestoreError, TransportState};
 pub use stats::{Counter, QueueCounts, QueueStats};
-pub use transport::{RestoreError, Transport, TransportState};
+pub use transport::Transport;
 pub use worker::{Worker, WorkerError};
 
 /// A guest's memory. Nothing of it goes away, moves or appears while a device runs.

@@ -25,7 +25,6 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use serde::{Deserialize, Serialize};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::Memory;
@@ -45,79 +44,34 @@ const FEATURES: u64 = feature::VERSION_1 | feature::RING_INDIRECT_DESC | feature
 #[derive(Debug)]
 pub struct Transport {
     kind: Kind,
-    page: RegisterPage,
+    pub(super) page: RegisterPage,
     line: Arc<Line>,
-    memory: Arc<Memory>,
-    offered: u64,
-    accepted: u64,
-    queues: Vec<QueueSlot>,
+    pub(super) memory: Arc<Memory>,
+    pub(super) offered: u64,
+    pub(super) accepted: u64,
+    pub(super) queues: Vec<QueueSlot>,
     remotes: Vec<Remote>,
-    writable: Option<Writable>,
+    pub(super) writable: Option<Writable>,
 }
 
 /// The byte of the configuration that the driver may write.
 #[derive(Debug)]
-struct Writable {
+pub(super) struct Writable {
     offset: usize,
-    byte: Arc<AtomicU8>,
+    pub(super) byte: Arc<AtomicU8>,
     /// What it is after a reset.
     initial: u8,
 }
 
 /// A queue's registers and what belongs to it whether it is started or not.
 #[derive(Debug)]
-struct QueueSlot {
-    max: u16,
+pub(super) struct QueueSlot {
+    pub(super) max: u16,
     /// What the driver wrote, which need not fit [`QueueState::size`].
-    size: u32,
-    registers: QueueState,
+    pub(super) size: u32,
+    pub(super) registers: QueueState,
     kick: Arc<EventFd>,
     stats: Arc<QueueStats>,
-}
-
-/// A device as its driver sees it, to be continued elsewhere.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TransportState {
-    /// The status register.
-    pub status: u32,
-    /// The features the driver has accepted.
-    pub features: u64,
-    /// The interrupt status register.
-    pub interrupt_status: u32,
-    /// The selectors: device features, driver features, queue.
-    pub selectors: [u32; 3],
-    /// The byte of the configuration that the driver may write.
-    pub writable_config: u8,
-    /// The queues.
-    pub queues: Vec<QueueState>,
-}
-
-/// Why a state does not fit a device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum RestoreError {
-    /// The number of queues is another.
-    #[error("the state has {given} queues, the device has {own}")]
-    Queues {
-        /// Queues of the state.
-        given: usize,
-        /// Queues of the device.
-        own: usize,
-    },
-    /// Features that this device does not offer, on this host.
-    #[error("the driver uses features {missing:#x}, which the device does not offer here")]
-    Features {
-        /// Their bits.
-        missing: u64,
-    },
-    /// A queue that cannot be.
-    #[error("queue {index} cannot be started")]
-    Queue {
-        /// Its index.
-        index: usize,
-        /// Why.
-        source: queue::QueueError,
-    },
 }
 
 impl Transport {
@@ -230,64 +184,6 @@ impl Transport {
         }
     }
 
-    /// Stops the device where it is, and says how its driver sees it. What is in flight is completed first.
-    pub fn save(&mut self) -> TransportState {
-        self.collect();
-        let state = TransportState {
-            status: self.status(),
-            features: self.accepted,
-            interrupt_status: self.page.load(mmio::INTERRUPT_STATUS),
-            selectors: SELECTORS.map(|selector| self.page.load(selector)),
-            writable_config: self
-                .writable
-                .as_ref()
-                .map_or(0, |writable| writable.byte.load(Ordering::SeqCst)),
-            queues: self.queues.iter().map(|slot| slot.registers).collect(),
-        };
-        if self.is_running() {
-            self.start();
-        }
-        state
-    }
-
-    /// Continues what [`save`](Self::save) has recorded. The device has not been used before.
-    ///
-    /// # Errors
-    /// The state does not fit the device; nothing is changed then.
-    pub fn restore(&mut self, state: &TransportState) -> Result<(), RestoreError> {
-        let (given, own) = (state.queues.len(), self.queues.len());
-        if given != own {
-            return Err(RestoreError::Queues { given, own });
-        }
-        let missing = state.features & !self.offered;
-        if missing != 0 {
-            return Err(RestoreError::Features { missing });
-        }
-        for (index, (slot, registers)) in self.queues.iter().zip(&state.queues).enumerate() {
-            if registers.ready {
-                queue::check(registers, slot.max, &self.memory)
-                    .map_err(|source| RestoreError::Queue { index, source })?;
-            }
-        }
-        for (slot, registers) in self.queues.iter_mut().zip(&state.queues) {
-            slot.registers = *registers;
-            slot.size = registers.size.into();
-        }
-        self.accepted = state.features;
-        for (register, value) in SELECTORS.into_iter().zip(state.selectors) {
-            self.page.store(register, value);
-        }
-        self.page.store(mmio::DEVICE_FEATURES, half(self.offered, state.selectors[0]));
-        self.page.store(mmio::INTERRUPT_STATUS, state.interrupt_status);
-        self.page.store(mmio::STATUS, state.status);
-        self.show_queue();
-        self.set_writable(state.writable_config);
-        if self.is_running() {
-            self.start();
-        }
-        Ok(())
-    }
-
     fn fill_page(&self) {
         let constants = [
             (mmio::MAGIC_VALUE, mmio::MAGIC),
@@ -304,11 +200,11 @@ impl Transport {
         self.show_queue();
     }
 
-    fn status(&self) -> u32 {
+    pub(super) fn status(&self) -> u32 {
         self.page.load(mmio::STATUS)
     }
 
-    fn is_running(&self) -> bool {
+    pub(super) fn is_running(&self) -> bool {
         self.status() & status::DRIVER_OK != 0
     }
 
@@ -358,7 +254,7 @@ impl Transport {
     }
 
     /// Hands all ready queues to the workers.
-    fn start(&mut self) {
+    pub(super) fn start(&mut self) {
         if self.needs_reset() {
             return;
         }
@@ -379,7 +275,7 @@ impl Transport {
     }
 
     /// Stops all workers, and keeps how far the queues have come.
-    fn collect(&mut self) {
+    pub(super) fn collect(&mut self) {
         for remote in &self.remotes {
             for (index, state) in remote.ask(|reply| Command::Stop { reply }).unwrap_or_default() {
                 if let Some(slot) = self.queues.get_mut(usize::from(index)) {
@@ -413,7 +309,7 @@ impl Transport {
     }
 
     /// Shows the selected queue's registers.
-    fn show_queue(&self) {
+    pub(super) fn show_queue(&self) {
         let slot = self.selected().and_then(|index| self.queues.get(usize::from(index)));
         let (max, ready) = slot.map_or((0, false), |slot| (slot.max, slot.registers.ready));
         self.page.store(mmio::QUEUE_NUM_MAX, max.into());
@@ -498,7 +394,7 @@ impl Transport {
         }
     }
 
-    fn set_writable(&self, value: u8) {
+    pub(super) fn set_writable(&self, value: u8) {
         if let Some(Writable { offset, byte, .. }) = &self.writable {
             byte.store(value, Ordering::SeqCst);
             self.page.write_config(*offset, &[value]);
@@ -506,7 +402,8 @@ impl Transport {
     }
 }
 
-const SELECTORS: [u64; 3] = [mmio::DEVICE_FEATURES_SEL, mmio::DRIVER_FEATURES_SEL, mmio::QUEUE_SEL];
+pub(super) const SELECTORS: [u64; 3] =
+    [mmio::DEVICE_FEATURES_SEL, mmio::DRIVER_FEATURES_SEL, mmio::QUEUE_SEL];
 
 impl QueueSlot {
     fn new(max: u16) -> io::Result<Self> {
@@ -521,7 +418,7 @@ impl QueueSlot {
 }
 
 /// The half of 64 feature bits that a selector chooses; bits 64 and up are not there.
-fn half(features: u64, selector: u32) -> u32 {
+pub(super) fn half(features: u64, selector: u32) -> u32 {
     let [a, b, c, d, e, f, g, h] = features.to_le_bytes();
     match selector {
         0 => u32::from_le_bytes([a, b, c, d]),

@@ -3,7 +3,7 @@
 use super::*;
 use crate::testing::conformance::Subject;
 use crate::testing::{Driver, Seg, memory, play};
-use crate::virtio::{Broken, Card, Chain, Events};
+use crate::virtio::{Broken, Card, Chain, Events, TransportState};
 use event_manager::EventSet;
 use proptest::prelude::*;
 use std::sync::Mutex;
