@@ -3,7 +3,7 @@
 //!
 //! What must hold: every address given to the kernel comes from a [`VolatileSlice`] of the guest's memory
 //! that is borrowed for as long as the call lasts, and none is kept after it; but for calls that last longer
-//! than their caller ([`IoVecs::describe`]), where who makes them answers for that. The guest may change the
+//! than their caller (`IoVecs::describe`), where who makes them answers for that. The guest may change the
 //! bytes at any time, which is nobody's problem but its own: no reference to them exists.
 //!
 //! [`VolatileSlice`]: vm_memory::VolatileSlice
