@@ -13,5 +13,5 @@ for round in 1 2 3; do
     rebind virtio_net "$device"
     interface_up
 done
-exchange 4 $MIB
+exchange 4 $((MIB / 4))
 say rebound=ok

@@ -31,16 +31,23 @@ impl Pattern {
 
     /// Makes the bytes from `offset` on.
     pub fn fill(self, offset: u64, buffer: &mut [u8]) {
-        let mut word = offset / WORD;
-        let mut skip = usize::try_from(offset % WORD).unwrap_or(0);
-        let mut rest = buffer;
-        while !rest.is_empty() {
-            let bytes = self.word(word).to_le_bytes();
-            let bytes = bytes.get(skip..).unwrap_or_default();
-            let (now, later) = rest.split_at_mut(bytes.len().min(rest.len()));
-            now.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
-            (rest, skip, word) = (later, 0, word.wrapping_add(1));
+        let first = offset / WORD;
+        // What there is of the word in which `offset` lies.
+        let skip = usize::try_from(offset % WORD).unwrap_or(0);
+        let bytes = self.word(first).to_le_bytes();
+        let start = bytes.get(skip..).unwrap_or_default();
+        let (head, rest) = buffer.split_at_mut(start.len().min(buffer.len()));
+        head.copy_from_slice(start.get(..head.len()).unwrap_or_default());
+
+        let mut number = first;
+        let mut words = rest.chunks_exact_mut(bytes.len());
+        for word in &mut words {
+            number = number.wrapping_add(1);
+            word.copy_from_slice(&self.word(number).to_le_bytes());
         }
+        let tail = words.into_remainder();
+        let last = self.word(number.wrapping_add(1)).to_le_bytes();
+        tail.copy_from_slice(last.get(..tail.len()).unwrap_or_default());
     }
 
     /// Sends the first `length` bytes.
@@ -116,9 +123,10 @@ impl Pattern {
 }
 
 fn compare(at: u64, expected: &[u8], found: &[u8]) -> io::Result<()> {
-    let Some(wrong) = expected.iter().zip(found).position(|(expected, found)| expected != found) else {
+    if expected == found {
         return Ok(());
-    };
+    }
+    let wrong = expected.iter().zip(found).take_while(|(expected, found)| expected == found).count();
     let (byte, zeroes) = (at.saturating_add(wrong as u64), found.iter().all(|byte| *byte == 0));
     let all_zero = if zeroes { " (as is all of this piece: zeroes)" } else { "" };
     Err(io::Error::other(format!("byte {byte:#x} is not what was written{all_zero}")))
