@@ -17,7 +17,8 @@ Usage: cargo xtask bench [start | io] [OPTION...]
   start   exec to the end of a guest whose first instructions end it: the ioctl floor (benches/start/floor.c),
           this program, QEMU's microvm machine where QEMU is installed, and peers given by path
   io      block, net and vsock at the speed of the machine, driven by a guest that polls (benches/guest): this program
-          and Firecracker's binary where it is given; kicks and exits to user space of each operation. Frames need root
+          and Firecracker's binary where it is given; kicks and exits to user space of each operation. Frames need root.
+          On a machine with other work, `echo -10 > /proc/self/autogroup` in the shell before keeps that out
 
   --runs N           counted runs of each, in turn [start: 60, io: 5]
   --peer NAME=PATH   a peer's binary: NAME is firecracker, cloud-hypervisor (start only) or firecrest (io only: another
