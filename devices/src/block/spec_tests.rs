@@ -7,6 +7,7 @@ use vmm_sys_util::tempfile::TempFile;
 
 use super::*;
 use crate::rate_limit::Bucket;
+use crate::testing::{BUFFERS, Driver, Seg};
 
 fn file(len: u64) -> TempFile {
     let file = TempFile::new().unwrap();
@@ -138,23 +139,49 @@ fn a_block_device_is_a_disk() {
         println!("SKIPPED a_block_device_is_a_disk: no loop device here");
         return;
     };
-    let built = Block::file(&device.0).build().unwrap();
-    assert_eq!(built.config[..8], 2048u64.to_le_bytes());
-    assert!(matches!(refused(Block::file(&device.0)), BlockError::Locked { .. }));
+    for engine in [BlockEngine::Sync, BlockEngine::IoUring] {
+        let block = || Block::file(&device.0).engine(engine);
+        let mut driver = Driver::new(block().build().unwrap());
+        assert_eq!(driver.config(0, 8), 2048u64.to_le_bytes());
+        assert!(matches!(refused(block()), BlockError::Locked { .. }));
+        driver.start(u64::MAX);
+        let (head, status) = (Seg::readable(BUFFERS, 16), Seg::writable(BUFFERS + 16, 1));
+        let data = BUFFERS + 0x1000;
+        // Written, flushed, zeroed in part, discarded in part, read.
+        let range = |sector: u8| [&[sector, 0, 0, 0, 0, 0, 0, 0, 8][..], &[0; 7]].concat();
+        for (kind, sector, body) in
+            [(1, 0, vec![0x5a; 0x4000]), (4, 0, vec![]), (13, 0, range(8)), (11, 0, range(16))]
+        {
+            driver.put(BUFFERS, &[&[kind, 0, 0, 0, 0, 0, 0, 0, sector][..], &[0; 7], &[0xee]].concat());
+            driver.put(data, &body);
+            driver.request(0, &[head, Seg::readable(data, u32::try_from(body.len()).unwrap()), status]);
+            assert_eq!(driver.get(BUFFERS + 16, 1), [0], "request {kind}");
+        }
+        driver.put(BUFFERS, &[0; 16]);
+        driver.request(0, &[head, Seg::writable(data, 0x4000), status]);
+        assert_eq!(driver.get(BUFFERS + 16, 1), [0]);
+        let read = driver.get(data, 0x4000);
+        assert!(read[..0x1000] == [0x5a; 0x1000] && read[0x3000..] == [0x5a; 0x1000]);
+        assert!(read[0x1000..0x2000] == [0; 0x1000]);
+        driver.bench.end();
+    }
 }
 
+/// A file as a block device; until it is dropped.
 struct LoopDevice(String);
 
 impl LoopDevice {
     fn new(file: &Path) -> Option<Self> {
-        let output = Command::new("losetup").args(["--find", "--show"]).arg(file).output().ok()?;
-        let path = String::from_utf8(output.stdout).ok()?;
-        output.status.success().then(|| Self(path.trim().to_owned()))
+        // In two steps: not every losetup does it in one.
+        let output = Command::new("losetup").arg("-f").output().ok()?;
+        let path = String::from_utf8(output.stdout).ok()?.trim().to_owned();
+        let made = Command::new("losetup").arg(&path).arg(file).output().ok()?;
+        (!path.is_empty() && made.status.success()).then_some(Self(path))
     }
 }
 
 impl Drop for LoopDevice {
     fn drop(&mut self) {
-        let _ = Command::new("losetup").args(["--detach", &self.0]).status();
+        let _ = Command::new("losetup").args(["-d", &self.0]).status();
     }
 }

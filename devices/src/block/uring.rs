@@ -150,18 +150,21 @@ impl Uring {
     }
 
     /// Hands the kernel all that was pushed, and has it finish what has come to an end.
+    ///
+    /// # Errors
+    /// The kernel refuses; where that is transient, to be called again.
     pub(super) fn submit(&mut self) -> io::Result<()> {
-        // One call does, where the kernel has SUBMIT_ALL; each takes at least one entry, or none is left.
-        loop {
+        // A call takes entries and finishes some of what has ended, but not all: of the rest it says only in the
+        // ring that it is there. There are no more than slots, and one call for each does.
+        for _ in 0..QUEUE_SIZE {
             let (submitter, queue, _) = self.ring.split();
             if queue.is_empty() && !queue.taskrun() && !queue.cq_overflow() {
                 return Ok(());
             }
             drop(queue);
-            if submitter.submit()? == 0 {
-                return Ok(());
-            }
+            submitter.submit()?;
         }
+        Err(io::Error::from_raw_os_error(libc::EAGAIN))
     }
 
     /// Hands the kernel all that was pushed, and waits until something has completed.

@@ -1,5 +1,6 @@
 use std::fs;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use vmm_sys_util::tempfile::TempFile;
 
@@ -110,6 +111,27 @@ fn as_many_are_in_flight_as_there_are_slots_and_a_drop_waits_for_them() {
     uring.push(&mut Chain::new(), Request::Read { at: 0, len: 0 }, false).unwrap();
     drop(uring);
     assert_eq!(Arc::strong_count(&memory), 1, "nobody uses it any more");
+}
+
+/// Who waits for signals alone learns of all, however many have piled up.
+#[test]
+fn nothing_that_has_ended_is_forgotten() {
+    let file = image();
+    let Some(mut uring) = ring("nothing_that_has_ended_is_forgotten", &file) else { return };
+    uring.start(memory());
+    (0..QUEUE_SIZE).for_each(|_| uring.push(&mut Chain::new(), Request::Flush, false).unwrap());
+    uring.submit().unwrap();
+    // They pile up meanwhile.
+    std::thread::sleep(Duration::from_millis(300));
+    let start = Instant::now();
+    while uring.in_flight() > 0 {
+        if uring.completed().read().is_ok() {
+            uring.submit().unwrap();
+            while uring.complete().is_some() {}
+        }
+        assert!(start.elapsed() < Duration::from_secs(20), "{} without a signal", uring.in_flight());
+        std::thread::yield_now();
+    }
 }
 
 /// What a jail does that knows nothing of rings.
