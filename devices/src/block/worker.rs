@@ -339,7 +339,9 @@ impl Session {
 
     /// The ring is of no use any more.
     fn fail(&mut self, error: &io::Error) {
-        log::warn!("a disk needs a reset: its requests cannot be handed to the host: {error}");
+        if !std::mem::replace(&mut self.warned, true) {
+            log::warn!("a disk needs a reset: its requests cannot be handed to the host: {error}");
+        }
         self.line.needs_reset();
     }
 }
