@@ -2,7 +2,7 @@
 
 use core::ptr;
 
-use crate::params::Params;
+use crate::params::{Params, Place};
 use crate::queue::Queue;
 use crate::{Interrupts, fail};
 
@@ -54,17 +54,20 @@ pub struct Device {
 impl Device {
     /// Finds the first device of a kind and negotiates: what it offers of `features`, and what is always wanted.
     pub fn open(params: &Params, kind: u32, features: u64) -> Self {
-        let there = |base| {
-            let found = |offset, value| read(base + offset) == value;
+        let there = |place: Place| {
+            let found = |offset, value| read(place.base + offset) == value;
             (found(register::MAGIC, MAGIC)
                 && found(register::VERSION, VERSION)
                 && found(register::DEVICE_ID, kind))
-            .then_some(base)
+            .then_some(place)
         };
-        let Some(base) = params.find_window(there) else { fail("no such device") };
+        let Some(Place { base, pin }) = params.find_place(there) else { fail("no such device") };
         let interrupts = match params.number("ack", 0) {
             0 => Interrupts::Off,
-            _ => Interrupts::Acknowledged,
+            _ => {
+                route_interrupt(pin);
+                Interrupts::Acknowledged
+            }
         };
         let mut device = Self { base, features: 0, interrupts };
         device.set(register::STATUS, 0);
@@ -142,9 +145,27 @@ impl Device {
     }
 
     fn set(&self, offset: u64, value: u32) {
-        // SAFETY: all device windows are mapped, and hold no memory of this program.
-        unsafe { ptr::write_volatile((self.base + offset) as *mut u32, value) };
+        write(self.base + offset, value);
     }
+}
+
+/// Has the IOAPIC pass a pin on to the only CPU, as a kernel would: KVM takes another way with an interrupt that leads
+/// somewhere. The local APIC stays off, as it is at reset, and drops it.
+fn route_interrupt(pin: u32) {
+    const SELECT: u64 = 0xfec0_0000;
+    const WINDOW: u64 = 0xfec0_0010;
+    const FIRST_ENTRY: u32 = 0x10;
+    /// Edge-triggered, unmasked, to APIC 0.
+    const VECTOR: u32 = 0x40;
+    for (half, value) in [(1, 0), (0, VECTOR)] {
+        write(SELECT, FIRST_ENTRY + 2 * pin + half);
+        write(WINDOW, value);
+    }
+}
+
+fn write(address: u64, value: u32) {
+    // SAFETY: all windows of devices are mapped, and hold no memory of this program.
+    unsafe { ptr::write_volatile(address as *mut u32, value) };
 }
 
 fn read(address: u64) -> u32 {

@@ -8,7 +8,15 @@ use crate::fail;
 /// where its devices are (`virtio_mmio.device=4K@0xc0001000:5`) is believed instead.
 const WINDOWS: u64 = 0xd000_0000;
 const WINDOW: u64 = 0x1000;
-const COUNT: u64 = 24;
+const COUNT: u32 = 24;
+const FIRST_PIN: u32 = 5;
+
+/// Where a device may be: its registers, and its pin of the IOAPIC.
+#[derive(Clone, Copy)]
+pub struct Place {
+    pub base: u64,
+    pub pin: u32,
+}
 
 pub struct Params {
     text: &'static str,
@@ -51,17 +59,19 @@ impl Params {
     }
 
     /// Calls `each` with every place where a device may be, until it returns something.
-    pub fn find_window<T>(&self, mut each: impl FnMut(u64) -> Option<T>) -> Option<T> {
+    pub fn find_place<T>(&self, mut each: impl FnMut(Place) -> Option<T>) -> Option<T> {
         const DEVICE: &str = "virtio_mmio.device";
         if self.word(DEVICE).is_some() {
-            return self.words(DEVICE).filter_map(address).find_map(each);
+            return self.words(DEVICE).filter_map(place).find_map(each);
         }
-        (0..COUNT).find_map(|index| each(WINDOWS + index * WINDOW))
+        (0..COUNT).find_map(|index| {
+            each(Place { base: WINDOWS + u64::from(index) * WINDOW, pin: FIRST_PIN + index })
+        })
     }
 }
 
-/// The address in `4K@0xADDRESS:IRQ`.
-fn address(word: &str) -> Option<u64> {
-    let (_, rest) = word.split_once("@0x")?;
-    u64::from_str_radix(rest.split(':').next()?, 16).ok()
+/// The place in `4K@0xADDRESS:IRQ`.
+fn place(word: &str) -> Option<Place> {
+    let (address, pin) = word.split_once("@0x")?.1.split_once(':')?;
+    Some(Place { base: u64::from_str_radix(address, 16).ok()?, pin: pin.split(':').next()?.parse().ok()? })
 }
