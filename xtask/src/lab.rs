@@ -150,7 +150,7 @@ impl Lab {
 }
 
 /// A lab that says nothing for so long has frozen.
-const SILENCE: Duration = Duration::from_secs(90);
+const SILENCE: Duration = Duration::from_secs(60);
 
 /// A lab that has been started.
 pub struct Running {
