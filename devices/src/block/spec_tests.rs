@@ -167,6 +167,34 @@ fn a_block_device_is_a_disk() {
     }
 }
 
+/// The host's device says EIO, as one that is broken would: behind it, its file is gone.
+#[test]
+fn an_error_of_the_host_is_an_error_of_the_request() {
+    for engine in [BlockEngine::Sync, BlockEngine::IoUring] {
+        let file = file(1 << 20);
+        let Some(device) = LoopDevice::new(file.as_path()) else {
+            println!("SKIPPED an_error_of_the_host_is_an_error_of_the_request: no loop device here");
+            return;
+        };
+        let mut driver = Driver::started(Block::file(&device.0).engine(engine).build().unwrap());
+        let read = |driver: &mut Driver, sector: u16| {
+            let [low, high] = sector.to_le_bytes();
+            driver.put(BUFFERS, &[&[0; 8][..], &[low, high, 0, 0, 0, 0, 0, 0, 0xee]].concat());
+            let (head, status) = (Seg::readable(BUFFERS, 16), Seg::writable(BUFFERS + 16, 1));
+            driver.request(0, &[head, Seg::writable(BUFFERS + 0x1000, 0x1000), status]);
+            driver.get(BUFFERS + 16, 1)
+        };
+        assert_eq!(read(&mut driver, 0), [0], "{engine:?}");
+        file.as_file().set_len(0).unwrap();
+        // Far from what was read, which the host still has in memory.
+        assert_eq!(read(&mut driver, 1536), [1], "{engine:?}");
+        assert_eq!(read(&mut driver, 0), [0], "{engine:?}: the device goes on");
+        let counts = driver.bench.transport.counts();
+        assert_eq!(counts[0].errors, 1, "{engine:?}");
+        driver.bench.end();
+    }
+}
+
 /// A file as a block device; until it is dropped.
 struct LoopDevice(String);
 
