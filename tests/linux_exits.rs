@@ -54,12 +54,12 @@ fn work(access: RegisterAccess) -> [Counted; 2] {
     let guest = guest::start("exits", "", |builder| {
         builder.register_access(access).block(Block::file(disk.path())).net(Net::tap("tap0"))
     });
-    let chains = || guest.running.stats().devices[1].queues[0].chains;
+    let taken = |device: usize| guest.running.stats().devices[device].queues[0].chains;
     let reads = guest.at("disk", || {
-        let warm = chains() + 100;
-        until("the first reads", || chains() > warm);
-        let (wanted, reached) = (chains() + REQUESTS, "2,000 reads");
-        counted(&guest, 1, || until(reached, || chains() >= wanted))
+        let warm = taken(1) + 100;
+        until("the first reads", || taken(1) > warm);
+        let (wanted, reached) = (taken(1) + REQUESTS, "2,000 reads");
+        counted(&guest, 1, || until(reached, || taken(1) >= wanted))
     });
     let frames = guest.at("network", || {
         let socket = UdpSocket::bind((HOST, 0)).unwrap();
@@ -67,11 +67,14 @@ fn work(access: RegisterAccess) -> [Counted; 2] {
         // The first one has the two ask for each other's address.
         send();
         thread::sleep(Duration::from_millis(500));
+        let wanted = taken(2) + FRAMES;
         counted(&guest, 2, || {
             for _ in 0..FRAMES {
                 send();
                 thread::sleep(FRAMES_APART);
             }
+            // The last of them may still be on their way.
+            until("the last frames", || taken(2) >= wanted);
         })
     });
     guest.finish();
