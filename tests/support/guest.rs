@@ -112,11 +112,6 @@ impl Guest {
         }
     }
 
-    /// Everything the guest has said.
-    pub fn text(&self) -> String {
-        self.console.text()
-    }
-
     fn has_ended(&self) -> bool {
         self.console.text().contains("FC run=")
     }

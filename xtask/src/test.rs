@@ -32,6 +32,8 @@ Usage: cargo xtask test [--level N]... [--test NAME]... [--skip-fuzz] [--fuzz-se
 Tests find what they need in the environment: FIRECREST_BIN (the program), and on level 3 FIRECREST_GUEST_VMLINUX,
 FIRECREST_GUEST_BZIMAGE, FIRECREST_GUEST_DEBIAN (Debian's stock kernel), FIRECREST_GUEST_INITRD and
 FIRECREST_GUEST_ROOTFS. A test that cannot run prints a line `SKIPPED reason` and returns; it is counted as skipped.
+Two more may be set: FIRECREST_ALL_SECONDS (60), for how long all devices work at once, and FIRECREST_LARGE_MIB (64),
+what goes through one vsock stream.
 
 The first run builds the guest kernel and takes some minutes more.
 ";
