@@ -31,7 +31,7 @@ const STREAMS: usize = 64;
 /// What goes over each of them in both directions.
 const BYTES: u64 = 256 << 10;
 /// What goes over one stream in one direction, and then over another in the other, in MiB, unless the variable of that
-/// name says otherwise: 1024 is a matter of seconds on hardware, and of five minutes in the lab.
+/// name says otherwise: 1024 is a matter of seconds on hardware, and of a minute and a half in a lab that has its machine to itself.
 const LARGE: (&str, u64) = ("FIRECREST_LARGE_MIB", 64);
 
 /// A path of the monitor's socket, and of the ports beside it.

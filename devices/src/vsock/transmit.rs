@@ -101,10 +101,14 @@ impl Streams {
     /// Answers a packet that belongs to nothing.
     fn refuse(&mut self, header: &Header) {
         // Never a reset in answer to a reset.
-        if header.op != op::RST {
-            self.note("a packet of no connection is answered by a reset");
-            self.resets.push_back(header.reset());
+        if header.op == op::RST {
+            return;
         }
+        // What was on its way when the connection ended is nobody's mistake.
+        if header.op == op::REQUEST || header.kind != STREAM {
+            self.note("a connection is refused");
+        }
+        self.resets.push_back(header.reset());
     }
 
     /// The guest accepts a program of the host's, which is told so.

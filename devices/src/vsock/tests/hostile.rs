@@ -24,7 +24,7 @@ fn addresses_of_others_are_dropped() {
     guest.drain();
     guest.is_alive();
     assert!(guest.arrived.is_empty());
-    assert_eq!(guest.driver.bench.transport.counts()[RX as usize].errors, 8);
+    assert_eq!(guest.driver.bench.transport.counts()[RX as usize].errors, 7);
     guest.end();
 }
 
