@@ -106,6 +106,8 @@ impl Running {
 
     /// Stops all vCPUs where they are, and returns when they have. Pausing twice is pausing once.
     ///
+    /// Devices finish what they have been given, and a network card goes on to fill the buffers it has.
+    ///
     /// The guest's clocks go on meanwhile, as those of a machine whose operator stopped the CPUs would; a
     /// guest with kvm-clock is told that it was paused.
     ///
