@@ -4,6 +4,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use firecrest_boot::layout::MAX_VIRTIO_DEVICES;
 use firecrest_boot::{ImageError, PlanError};
 use firecrest_devices::block::BlockError;
 use firecrest_devices::net::NetError;
@@ -79,7 +80,7 @@ pub enum BuildError {
     #[error(transparent)]
     Vsock(#[from] VsockError),
     /// There are more devices than a machine can have.
-    #[error("{count} devices are more than the 24 that a machine can have")]
+    #[error("{count} devices are more than the {MAX_VIRTIO_DEVICES} that a machine can have")]
     Devices {
         /// The number asked for.
         count: usize,
