@@ -1,5 +1,6 @@
 use std::error::Error;
 use std::process::Command;
+use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
 
 use vmm_sys_util::tempdir::TempDir;
@@ -195,16 +196,18 @@ fn an_error_of_the_host_is_an_error_of_the_request() {
     }
 }
 
-/// A file as a block device; until it is dropped.
-struct LoopDevice(String);
+/// A file as a block device; until it is dropped. One at a time: which one is free is asked and taken in two steps,
+/// as not every losetup does it in one.
+struct LoopDevice(String, #[expect(dead_code, reason = "held")] MutexGuard<'static, ()>);
 
 impl LoopDevice {
     fn new(file: &Path) -> Option<Self> {
-        // In two steps: not every losetup does it in one.
+        static ONE: Mutex<()> = Mutex::new(());
+        let one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
         let output = Command::new("losetup").arg("-f").output().ok()?;
         let path = String::from_utf8(output.stdout).ok()?.trim().to_owned();
         let made = Command::new("losetup").arg(&path).arg(file).output().ok()?;
-        (!path.is_empty() && made.status.success()).then_some(Self(path))
+        (!path.is_empty() && made.status.success()).then_some(Self(path, one))
     }
 }
 
