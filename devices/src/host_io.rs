@@ -195,6 +195,17 @@ impl IoVecs {
     }
 }
 
+/// Writes bytes of our own to `fd` at `offset`, by the call that [`IoVecs::pwritev`] makes.
+///
+/// # Errors
+/// What the host said.
+pub fn pwrite(fd: &impl AsRawFd, offset: u64, bytes: &[u8]) -> io::Result<usize> {
+    let vec = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+    // SAFETY: the one vector describes `bytes`, which is borrowed for as long as the call lasts and only read.
+    let result = unsafe { libc::pwritev2(fd.as_raw_fd(), &raw const vec, 1, file_offset(offset)?, 0) };
+    usize::try_from(result).map_err(|_| io::Error::last_os_error())
+}
+
 fn file_offset(offset: u64) -> io::Result<libc::off_t> {
     libc::off_t::try_from(offset).map_err(|_| io::Error::from_raw_os_error(libc::EOVERFLOW))
 }

@@ -267,6 +267,7 @@ impl Block {
                 .map(card)
                 .collect::<io::Result<_>>()
                 .map_err(|source| BlockError::Descriptors { path: path.clone(), source })?,
+            back_end: Some(disk.clone()),
         })
     }
 

@@ -1,9 +1,7 @@
 //! The io_uring engine: many requests of one queue in flight at once.
 //!
-//! The ring is made when the driver first brings the device up, on the queue's thread, and kept: a VM does not
-//! wait for it to start, and one whose guest never uses the disk has none. Whoever jails that thread has to
-//! let `io_uring_setup`, `io_uring_register` and the ring's `mmap`s through, or to have the queue fall back
-//! to system calls. What the ring itself may do is bounded before it is first used: vectored reads and writes
+//! The ring is made on the queue's thread as the first thing it does, before the thread is jailed: a VM does not
+//! wait for it to start, and the jail lets neither `io_uring_setup` nor `io_uring_register` through. What the ring itself may do is bounded before it is first used: vectored reads and writes
 //! and fsync, on the one registered file, and nothing else (a ring could open files past any filter otherwise).
 //!
 //! What must hold, as the kernel reads and writes what an entry points to until its completion is there:

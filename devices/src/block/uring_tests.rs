@@ -44,19 +44,19 @@ fn read_first_sector(driver: &mut Driver) -> u8 {
 }
 
 #[test]
-fn a_ring_is_made_when_the_driver_comes_up_and_kept() {
+fn a_ring_is_made_when_the_thread_begins_and_kept() {
     let file = image();
-    if ring("a_ring_is_made_when_the_driver_comes_up_and_kept", &file).is_none() {
+    if ring("a_ring_is_made_when_the_thread_begins_and_kept", &file).is_none() {
         return;
     }
     let block = Block::file(file.as_path()).engine(BlockEngine::IoUring).queues(2);
     let mut driver = Driver::new(block.build().unwrap());
     driver.negotiate(u64::MAX);
-    assert_eq!(rings_on(file.as_path()), 0, "until it is driven");
+    driver.until("a ring for each queue", |_| rings_on(file.as_path()) == 2);
     for _ in 0..3 {
         driver.start(u64::MAX);
         assert_eq!(read_first_sector(&mut driver), 0);
-        driver.until("a ring for each queue", |_| rings_on(file.as_path()) == 2);
+        assert_eq!(rings_on(file.as_path()), 2, "and no others");
     }
     driver.bench.end();
     assert_eq!(rings_on(file.as_path()), 0);

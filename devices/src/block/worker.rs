@@ -21,7 +21,7 @@ use super::spec::BlockEngine;
 use super::uring::{Completion, Uring, is_transient};
 use crate::host_io::IoVecs;
 use crate::rate_limit::Limiter;
-use crate::virtio::{Broken, Card, Chain, Events, Line, Queue, Short};
+use crate::virtio::{Broken, Card, Chain, Events, Job, Line, Queue, Short};
 
 /// The card's own descriptors, by token.
 const AGAIN: u32 = 0;
@@ -43,6 +43,8 @@ pub(super) struct Worker {
     /// The engine that was asked for is io_uring, and it has not failed.
     wants_ring: bool,
     uring: Option<Uring>,
+    /// A ring that was given up: it cannot be closed in the thread's jail.
+    useless: Option<Uring>,
     session: Option<Session>,
     queue: Option<Queue>,
     chain: Chain,
@@ -116,6 +118,7 @@ impl Worker {
             throttle,
             wants_ring: engine == BlockEngine::IoUring,
             uring: None,
+            useless: None,
             session: None,
             queue: None,
             chain: Chain::new(),
@@ -226,6 +229,7 @@ impl Worker {
                 // What cannot be waited for is given up with all that belongs to it.
                 events.remove(uring.completed());
                 self.wants_ring = false;
+                self.useless = Some(uring);
             }
             // A used ring out of reach is the driver's loss; the wait goes on.
             let _: Result<bool, Broken> = self.collect();
@@ -357,6 +361,14 @@ fn complete(queue: &mut Queue, chain: &Chain, status: Status, filled: usize) -> 
 }
 
 impl Card for Worker {
+    fn job(&self) -> Job {
+        if self.wants_ring { Job::DiskRing } else { Job::Disk }
+    }
+
+    fn prepare(&mut self) {
+        self.prepare_ring();
+    }
+
     fn activate(&mut self, features: u64, line: &Arc<Line>, events: &mut Events<'_, '_>) -> io::Result<()> {
         let edge = EventSet::IN | EventSet::EDGE_TRIGGERED;
         self.session = Some(Session { features, line: Arc::clone(line), warned: false });
@@ -364,7 +376,6 @@ impl Card for Worker {
         if let Some(throttle) = &self.throttle {
             events.add(&throttle.timer, TIMER, edge)?;
         }
-        self.prepare_ring();
         if let Some(uring) = &self.uring {
             events.add(uring.completed(), RING, edge)?;
         }
@@ -413,13 +424,6 @@ impl Card for Worker {
     }
 
     fn rescan(&mut self) {
-        // One card does it for all.
-        if self.index != 0 {
-            return;
-        }
-        if let Err(error) = self.disk.rescan() {
-            log::warn!("cannot tell the size of a disk: {error}");
-        }
         self.announce();
     }
 }

@@ -346,7 +346,7 @@ impl Parts {
                 Pair::new((index, count), tap, mtu, Arc::clone(&link), first.take(), limiters.throttles()?)?;
             cards.push((queues, Box::new(pair)));
         }
-        Ok(Device { kind: Kind::Net, features, config, writable: None, queue_sizes, cards })
+        Ok(Device { kind: Kind::Net, features, config, writable: None, queue_sizes, cards, back_end: None })
     }
 }
 

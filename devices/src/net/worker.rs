@@ -18,7 +18,7 @@ use super::tap::Tap;
 use super::throttle::Throttle;
 use super::transmit::Transmitter;
 use super::{Wait, features};
-use crate::virtio::{Broken, Card, Events, Line, Queue};
+use crate::virtio::{Broken, Card, Events, Job, Line, Queue};
 
 const TAP: u32 = 0;
 const AGAIN: u32 = 1;
@@ -36,6 +36,7 @@ pub(super) struct Pair {
     link: Arc<Link>,
     first: Option<First>,
     throttles: Throttles,
+    /// Never read: its events are edges.
     again: EventFd,
     accepted: u64,
     line: Option<Arc<Line>>,
@@ -232,7 +233,6 @@ impl Pair {
     }
 
     fn again(&mut self) -> Result<(), Broken> {
-        let _: io::Result<u64> = self.again.read();
         if self.receives_on(Wait::Turn) {
             self.receive()?;
         }
@@ -285,10 +285,14 @@ impl Pair {
 }
 
 impl Card for Pair {
+    fn job(&self) -> Job {
+        Job::Frames
+    }
+
     fn activate(&mut self, features: u64, line: &Arc<Line>, events: &mut Events<'_, '_>) -> io::Result<()> {
         self.accepted = features;
         self.line = Some(Arc::clone(line));
-        events.add(&self.again, AGAIN, EventSet::IN)?;
+        events.add(&self.again, AGAIN, EventSet::IN | EventSet::EDGE_TRIGGERED)?;
         let Throttles { receive, transmit } = &self.throttles;
         for (throttle, token) in [(receive, RECEIVE_CLOCK), (transmit, TRANSMIT_CLOCK)] {
             if let Some(throttle) = throttle {

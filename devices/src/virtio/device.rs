@@ -27,6 +27,21 @@ pub enum Kind {
     Vsock = 19,
 }
 
+/// What a card's thread does on the host: whoever starts the thread can tell from it what it has to be able to call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Job {
+    /// Reads and writes a disk's file.
+    Disk,
+    /// The same, mostly by an io_uring.
+    DiskRing,
+    /// Passes frames to and from a TAP.
+    Frames,
+    /// Moves bytes between the guest and sockets.
+    Streams,
+    /// Opens sockets.
+    Broker,
+}
+
 /// A device, built, and not yet behind a transport.
 pub struct Device {
     /// What it is.
@@ -41,6 +56,8 @@ pub struct Device {
     pub queue_sizes: Vec<u16>,
     /// Who does the work, and on which queues. Each queue is one card's.
     pub cards: Vec<(Vec<u16>, Box<dyn Card>)>,
+    /// The back end, where it can change.
+    pub back_end: Option<Arc<dyn BackEnd>>,
 }
 
 impl std::fmt::Debug for Device {
@@ -52,11 +69,24 @@ impl std::fmt::Debug for Device {
     }
 }
 
+/// What a device's cards have in common, as seen by the embedder's threads.
+pub trait BackEnd: std::fmt::Debug + Send + Sync {
+    /// Looks what has changed. The cards are told to compare after that; they have no calls to look themselves.
+    fn look_again(&self);
+}
+
 /// A device's work, or one thread's part of it. All methods are called on that thread.
 ///
-/// The order of calls: `activate`, `start_queue` for each queue that the driver has set up; then `kicked`
+/// The order of calls: `prepare`, once; `activate`, `start_queue` for each queue that the driver has set up; then `kicked`
 /// and `ready` as things happen; `stop_queue` for each queue, `deactivate`; and again from the beginning.
 pub trait Card: Send {
+    /// What it does on the host.
+    fn job(&self) -> Job;
+
+    /// The thread has begun, and is not jailed yet: here is made what later calls may not make, and what only the
+    /// thread itself can make.
+    fn prepare(&mut self) {}
+
     /// The driver has accepted `features` and set DRIVER_OK.
     ///
     /// # Errors
@@ -86,7 +116,7 @@ pub trait Card: Send {
     /// As for [`kicked`](Self::kicked).
     fn ready(&mut self, token: u32, ready: EventSet, events: &mut Events<'_, '_>) -> Result<(), Broken>;
 
-    /// The embedder asks to look at the back end again: its size may have changed. Called at any time.
+    /// The back end has been looked at again: its size may have changed. Called at any time.
     fn rescan(&mut self) {}
 }
 

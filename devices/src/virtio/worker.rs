@@ -15,7 +15,7 @@ use event_manager::{EventManager, EventOps, EventSet, MutEventSubscriber, Subscr
 use log::Level;
 use vmm_sys_util::eventfd::EventFd;
 
-use super::device::{Card, Events, RESERVED_TOKENS};
+use super::device::{Card, Events, Job, RESERVED_TOKENS};
 use super::line::Line;
 use super::queue::{Broken, Queue, QueueState};
 use super::stats::QueueStats;
@@ -43,6 +43,7 @@ pub(super) struct Remote {
 
 /// A card, and what it waits for, to be run by a thread of its own.
 pub struct Worker {
+    job: Job,
     manager: EventManager<Shell>,
     shell: SubscriberId,
 }
@@ -60,6 +61,7 @@ pub(super) fn pair(
 ) -> io::Result<(Remote, Worker)> {
     let (commands, receiver) = mpsc::channel();
     let wake = Arc::new(EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)?);
+    let job = card.job();
     let shell = Shell {
         card,
         kicks,
@@ -72,7 +74,7 @@ pub(super) fn pair(
     };
     let mut manager = EventManager::new().map_err(io::Error::other)?;
     let shell = manager.add_subscriber(shell);
-    Ok((Remote { queues, commands, wake }, Worker { manager, shell }))
+    Ok((Remote { queues, commands, wake }, Worker { job, manager, shell }))
 }
 
 impl Remote {
@@ -99,11 +101,24 @@ impl Drop for Remote {
 }
 
 impl Worker {
+    /// What it does on the host.
+    #[must_use]
+    pub fn job(&self) -> Job {
+        self.job
+    }
+
+    /// To be called first, on the thread that will run it.
+    pub fn prepare(&mut self) {
+        if let Ok(shell) = self.manager.subscriber_mut(self.shell) {
+            shell.card.prepare();
+        }
+    }
+
     /// Works until the transport is dropped.
     ///
     /// # Errors
     /// The host refuses to let the thread wait.
-    pub fn run(mut self) -> Result<(), WorkerError> {
+    pub fn run(&mut self) -> Result<(), WorkerError> {
         while !self.manager.subscriber_mut(self.shell)?.quit {
             self.manager.run()?;
         }
@@ -132,7 +147,9 @@ struct Shell {
 
 impl MutEventSubscriber for Shell {
     fn init(&mut self, ops: &mut EventOps<'_>) {
-        let commands = event_manager::Events::with_data(&*self.wake, COMMANDS, EventSet::IN);
+        // Edge-triggered, as kicks are.
+        let commands =
+            event_manager::Events::with_data(&*self.wake, COMMANDS, EventSet::IN | EventSet::EDGE_TRIGGERED);
         if let Err(error) = ops.add(commands) {
             log::error!("a device's thread cannot wait for commands: {error}");
             self.quit = true;
@@ -142,7 +159,6 @@ impl MutEventSubscriber for Shell {
     fn process(&mut self, event: event_manager::Events, ops: &mut EventOps<'_>) {
         let token = event.data();
         if token == COMMANDS {
-            let _: io::Result<u64> = self.wake.read();
             while let Ok(command) = self.commands.try_recv() {
                 self.command(command, ops);
             }

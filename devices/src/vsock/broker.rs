@@ -29,7 +29,7 @@ use super::listener::Listener;
 use super::mailbox::{Delivery, Inbox, Order, Outbox};
 use super::packet::Key;
 use super::spec::Timeouts;
-use crate::virtio::{Broken, Card, Events, Line, Queue};
+use crate::virtio::{Broken, Card, Events, Job, Line, Queue};
 
 /// Clients whose lines are waited for at once.
 const CLIENTS: usize = 1024;
@@ -230,6 +230,10 @@ impl Broker {
 }
 
 impl Card for Broker {
+    fn job(&self) -> Job {
+        Job::Broker
+    }
+
     fn activate(&mut self, _: u64, _: &Arc<Line>, events: &mut Events<'_, '_>) -> io::Result<()> {
         let edges = EventSet::IN | EventSet::EDGE_TRIGGERED;
         events.add(&*self.orders.wake, ORDERS, edges)?;

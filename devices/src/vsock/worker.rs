@@ -25,7 +25,7 @@ use super::packet::{Header, Key};
 use super::receive::BURST;
 use super::table::{Link, Table};
 use crate::host_io::IoVecs;
-use crate::virtio::{Broken, Buffer, Card, Chain, Events, Line, Queue};
+use crate::virtio::{Broken, Buffer, Card, Chain, Events, Job, Line, Queue};
 
 /// The queue of packets for the guest.
 pub(super) const RX: u16 = 0;
@@ -325,6 +325,10 @@ fn interest(write: bool) -> EventSet {
 }
 
 impl Card for Streams {
+    fn job(&self) -> Job {
+        Job::Streams
+    }
+
     fn activate(&mut self, _: u64, _: &Arc<Line>, events: &mut Events<'_, '_>) -> io::Result<()> {
         let edges = EventSet::IN | EventSet::EDGE_TRIGGERED;
         events.add(&*self.deliveries.wake, DELIVERIES, edges)?;

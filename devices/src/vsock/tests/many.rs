@@ -10,7 +10,7 @@ use event_manager::EventSet;
 
 use super::guest::{Guest, Ports};
 use super::*;
-use crate::virtio::{Broken, Card, Device, Events, Line, Queue};
+use crate::virtio::{Broken, Card, Device, Events, Job, Line, Queue};
 use crate::vsock::packet::{Header, op, shut};
 use crate::vsock::table::FIRST_PORT;
 
@@ -215,6 +215,10 @@ struct Counted {
 }
 
 impl Card for Counted {
+    fn job(&self) -> Job {
+        self.card.job()
+    }
+
     fn activate(&mut self, features: u64, line: &Arc<Line>, events: &mut Events<'_, '_>) -> io::Result<()> {
         self.card.activate(features, line, events)
     }
