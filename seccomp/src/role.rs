@@ -42,16 +42,16 @@ impl Role {
 
     /// What threads of this role may call.
     pub fn rules(self) -> impl Iterator<Item = &'static Rule> + Clone {
-        let (groups, own): (&[&[Rule]], &[Rule]) = match self {
-            Self::Vcpu => (&[EVERY_THREAD, HEAP], VCPU),
-            Self::Block => (&[EVERY_THREAD, LEAN_HEAP, EVENTS, TIME], DISK),
-            Self::BlockUring => (&[EVERY_THREAD, LEAN_HEAP, EVENTS, TIME, DISK], RING),
-            Self::Net => (&[EVERY_THREAD, LEAN_HEAP, EVENTS, TIME], NET),
-            Self::VsockStreams => (&[EVERY_THREAD, HEAP, EVENTS, TIME], STREAMS),
-            Self::VsockBroker => (&[EVERY_THREAD, HEAP, EVENTS, TIME], BROKER),
-            Self::Console => (&[EVERY_THREAD, HEAP], CONSOLE),
+        let groups: &[&[Rule]] = match self {
+            Self::Vcpu => &[EVERY_THREAD, HEAP, VCPU],
+            Self::Block => &[EVERY_THREAD, LEAN_HEAP, WAITS, TIME, BYTES, DISK],
+            Self::BlockUring => &[EVERY_THREAD, LEAN_HEAP, WAITS, TIME, BYTES, DISK, RING],
+            Self::Net => &[EVERY_THREAD, LEAN_HEAP, WAITS, INTERESTS, TIME, BYTES, NET],
+            Self::VsockStreams => &[EVERY_THREAD, HEAP, WAITS, INTERESTS, TIME, BYTES, STREAMS],
+            Self::VsockBroker => &[EVERY_THREAD, HEAP, WAITS, INTERESTS, TIME, BYTES, BROKER],
+            Self::Console => &[EVERY_THREAD, HEAP, BYTES, CONSOLE],
         };
-        groups.iter().flat_map(|group| group.iter()).chain(own)
+        groups.iter().flat_map(|group| group.iter())
     }
 
     /// What threads of this role are answered without their calls being made.
@@ -161,29 +161,39 @@ const KVM_KVMCLOCK_CTRL: u32 = 0xaead;
 const KVM_SET_GSI_ROUTING: u32 = 0x4008_ae6a;
 
 /// A device's loop.
-const EVENTS: &[Rule] = &[
+const WAITS: &[Rule] = &[
     #[cfg(not(target_env = "musl"))]
     Rule::new(call!(SYS_epoll_wait), &[], "waits for kicks, for the back end and for commands"),
     #[cfg(target_env = "musl")]
     Rule::new(call!(SYS_epoll_pwait), &[], "waits for kicks, for the back end and for commands"),
-    Rule::new(call!(SYS_epoll_ctl), &[], "changes what is waited for"),
 ];
 
+/// Of devices that wait for something else from time to time.
+const INTERESTS: &[Rule] = &[Rule::new(call!(SYS_epoll_ctl), &[], "changes what is waited for")];
+
 /// Rate limits and time-outs.
-const TIME: &[Rule] = &[
-    Rule::new(
-        call!(SYS_clock_gettime),
-        &[],
-        "where the vDSO cannot tell the time by itself: on a host whose clock is not the TSC",
-    ),
-    Rule::new(call!(SYS_timerfd_settime), &[], "sets when to look again"),
+const TIME: &[Rule] = &[Rule::new(
+    call!(SYS_clock_gettime),
+    &[],
+    "where the vDSO cannot tell the time by itself: on a host whose clock is not the TSC",
+)];
+
+/// Bytes, to and from files, sockets and TAPs. musl calls them by other names where they are given no flag or offset.
+const BYTES: &[Rule] = &[
+    #[cfg(not(target_env = "musl"))]
+    Rule::new(call!(SYS_preadv2), &[], "reads from the back end"),
+    Rule::new(call!(SYS_pwritev2), &[], "writes to the back end"),
+    #[cfg(target_env = "musl")]
+    Rule::new(call!(SYS_preadv), &[], "reads from a disk"),
+    #[cfg(target_env = "musl")]
+    Rule::new(call!(SYS_pwritev), &[], "writes to a disk"),
+    #[cfg(target_env = "musl")]
+    Rule::new(call!(SYS_readv), &[], "reads from a socket or TAP"),
+    #[cfg(target_env = "musl")]
+    Rule::new(call!(SYS_writev), &[], "writes to a socket or TAP"),
 ];
 
 const DISK: &[Rule] = &[
-    Rule::new(call!(SYS_preadv), &[], "reads"),
-    Rule::new(call!(SYS_pwritev2), &[], "writes, on stable storage where asked to; and zeroes"),
-    #[cfg(target_env = "musl")]
-    Rule::new(call!(SYS_pwritev), &[], "musl's name for it where no flag is given"),
     Rule::new(call!(SYS_fdatasync), &[], "flushes"),
     Rule::new(call!(SYS_fallocate), &[], "discards, and writes zeroes"),
 ];
@@ -195,8 +205,6 @@ const RING: &[Rule] = &[Rule::new(
 )];
 
 const NET: &[Rule] = &[
-    Rule::new(call!(SYS_readv), &[], "receives"),
-    Rule::new(call!(SYS_writev), &[], "transmits"),
     Rule::new(
         call!(SYS_ioctl),
         &[Arg::is(1, low_bits(libc::TUNSETOFFLOAD))],
@@ -215,14 +223,11 @@ const fn low_bits(number: libc::c_ulong) -> u32 {
 }
 
 const STREAMS: &[Rule] = &[
-    Rule::new(call!(SYS_readv), &[], "from a peer to the guest"),
-    Rule::new(call!(SYS_writev), &[], "from the guest to a peer"),
     Rule::new(call!(SYS_shutdown), &[], "the guest has closed a direction"),
     Rule::new(call!(SYS_close), &[], "a connection is over"),
 ];
 
 const BROKER: &[Rule] = &[
-    Rule::new(call!(SYS_recvfrom), &[Arg::is(4, 0)], "a client's line"),
     Rule::new(call!(SYS_accept4), &[], "a program of the host's connects to the guest"),
     Rule::new(call!(SYS_socket), &[Arg::is(0, bits(libc::AF_UNIX))], "to reach a program of the host's"),
     Rule::new(
@@ -233,10 +238,7 @@ const BROKER: &[Rule] = &[
     Rule::new(call!(SYS_close), &[], "a client that is refused, a program that cannot be reached"),
 ];
 
-const CONSOLE: &[Rule] = &[
-    Rule::new(call!(SYS_poll), &[], "waits for output of the guest, and for input"),
-    Rule::new(call!(SYS_read), &[], "input"),
-];
+const CONSOLE: &[Rule] = &[Rule::new(call!(SYS_poll), &[], "waits for output of the guest, and for input")];
 
 /// What the libraries below us call and can do without. None of it reaches the kernel.
 pub(crate) const REFUSALS: &[Refusal] = &[

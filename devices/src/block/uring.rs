@@ -35,7 +35,8 @@ const FILE: types::Fixed = types::Fixed(0);
 /// A ring, and what is in flight.
 pub(super) struct Uring {
     ring: IoUring,
-    completed: EventFd,
+    /// Written when something has completed. Not to be read: to be waited for by its edges.
+    pub(super) completed: EventFd,
     slots: Vec<Slot>,
     /// The slots that are not in flight.
     free: Vec<u16>,
@@ -60,8 +61,8 @@ pub(super) struct Completion<'a> {
 }
 
 impl Uring {
-    /// A ring for `file`, to be used by the calling thread alone.
-    pub(super) fn new(file: &File) -> io::Result<Self> {
+    /// A ring for `file`, to be used by the calling thread alone, and what is written when something has completed.
+    pub(super) fn new(file: &File, completed: EventFd) -> io::Result<Self> {
         // The best that the kernel has, or else what all have.
         let ring = IoUring::builder()
             .setup_r_disabled()
@@ -71,7 +72,6 @@ impl Uring {
             .setup_taskrun_flag()
             .build(QUEUE_SIZE.into())
             .or_else(|_| IoUring::builder().setup_r_disabled().build(QUEUE_SIZE.into()))?;
-        let completed = EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)?;
         let submitter = ring.submitter();
         submitter.register_files(&[file.as_raw_fd()])?;
         submitter.register_eventfd(completed.as_raw_fd())?;
@@ -82,11 +82,6 @@ impl Uring {
         submitter.register_restrictions(&mut restrictions)?;
         submitter.register_enable_rings()?;
         Ok(Self { ring, completed, slots: Vec::new(), free: Vec::new(), memory: None })
-    }
-
-    /// What is written when something has completed. Not to be read: wait for its edges.
-    pub(super) fn completed(&self) -> &EventFd {
-        &self.completed
     }
 
     /// Requests are for a queue with this memory from now on. None is in flight.

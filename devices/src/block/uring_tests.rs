@@ -14,9 +14,15 @@ fn image() -> TempFile {
     file
 }
 
+fn eventfd() -> EventFd {
+    EventFd::new(libc::EFD_NONBLOCK).unwrap()
+}
+
 /// A ring on a file, or a word on why there is none.
 fn ring(test: &str, file: &TempFile) -> Option<Uring> {
-    Uring::new(file.as_file()).inspect_err(|error| println!("SKIPPED {test}: no io_uring here: {error}")).ok()
+    Uring::new(file.as_file(), eventfd())
+        .inspect_err(|error| println!("SKIPPED {test}: no io_uring here: {error}"))
+        .ok()
 }
 
 /// How many rings of this process have this file registered.
@@ -125,7 +131,7 @@ fn nothing_that_has_ended_is_forgotten() {
     std::thread::sleep(Duration::from_millis(300));
     let start = Instant::now();
     while uring.in_flight() > 0 {
-        if uring.completed().read().is_ok() {
+        if uring.completed.read().is_ok() {
             uring.submit().unwrap();
             while uring.complete().is_some() {}
         }
@@ -142,7 +148,7 @@ fn without_io_uring_system_calls_do() {
     // The device's threads inherit the filter.
     let test = std::thread::spawn(move || {
         forbid(libc::SYS_io_uring_setup);
-        let error = Uring::new(&File::open(&path).unwrap()).err().unwrap();
+        let error = Uring::new(&File::open(&path).unwrap(), eventfd()).err().unwrap();
         assert_eq!(error.raw_os_error(), Some(libc::EPERM));
         let block = Block::file(&path).engine(BlockEngine::IoUring);
         let mut driver = Driver::new(block.build().unwrap());

@@ -7,11 +7,12 @@
 
 use std::ffi::c_int;
 use std::fs::{File, OpenOptions};
-use std::io::{self, IoSliceMut, Read};
+use std::io::{self, Read};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 
 use super::HEADER_LEN;
+use crate::host_io::Here;
 use vmm_sys_util::ioctl::{ioctl_with_mut_ref, ioctl_with_ref, ioctl_with_val};
 
 /// Bytes of an interface's name, with the zero that ends it.
@@ -133,8 +134,7 @@ impl Tap {
         const LONGEST_QUEUE: usize = 4096;
         let mut beginning = [0; HEADER_LEN];
         for _ in 0..LONGEST_QUEUE {
-            // Vectored, as all frames are read: the thread's jail has no other call.
-            if !matches!((&self.0).read_vectored(&mut [IoSliceMut::new(&mut beginning)]), Ok(1..)) {
+            if !matches!(Here(&self.0).read(&mut beginning), Ok(1..)) {
                 break;
             }
         }

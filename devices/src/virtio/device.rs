@@ -9,6 +9,7 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU8;
+use std::time::Instant;
 
 use event_manager::{EventOps, EventSet};
 
@@ -77,7 +78,7 @@ pub trait BackEnd: std::fmt::Debug + Send + Sync {
 
 /// A device's work, or one thread's part of it. All methods are called on that thread.
 ///
-/// The order of calls: `prepare`, once; `activate`, `start_queue` for each queue that the driver has set up; then `kicked`
+/// The order of calls: `register`, `prepare`, once; `activate`, `start_queue` for each queue that the driver has set up; then `kicked`
 /// and `ready` as things happen; `stop_queue` for each queue, `deactivate`; and again from the beginning.
 pub trait Card: Send {
     /// What it does on the host.
@@ -86,6 +87,16 @@ pub trait Card: Send {
     /// The thread has begun, and is not jailed yet: here is made what later calls may not make, and what only the
     /// thread itself can make.
     fn prepare(&mut self) {}
+
+    /// Registers what is waited for at all times, edge-triggered. It is not called for these while it is not
+    /// activated.
+    ///
+    /// # Errors
+    /// What the host said: the thread then ends at once.
+    fn register(&mut self, events: &mut Events<'_, '_>) -> io::Result<()> {
+        let _ = events;
+        Ok(())
+    }
 
     /// The driver has accepted `features` and set DRIVER_OK.
     ///
@@ -115,6 +126,20 @@ pub trait Card: Send {
     /// # Errors
     /// As for [`kicked`](Self::kicked).
     fn ready(&mut self, token: u32, ready: EventSet, events: &mut Events<'_, '_>) -> Result<(), Broken>;
+
+    /// When the card wants to be called though nothing happens to it. Asked before each wait.
+    fn deadline(&self) -> Option<Instant> {
+        None
+    }
+
+    /// That time has come, or has all but come: waits are counted in milliseconds.
+    ///
+    /// # Errors
+    /// As for [`kicked`](Self::kicked).
+    fn due(&mut self, events: &mut Events<'_, '_>) -> Result<(), Broken> {
+        let _ = events;
+        Ok(())
+    }
 
     /// The back end has been looked at again: its size may have changed. Called at any time.
     fn rescan(&mut self) {}

@@ -5,6 +5,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
+use firecrest_devices::host_io::Here;
 use firecrest_seccomp::Work;
 
 use super::port::{Port, Taken};
@@ -97,9 +98,9 @@ impl Worker {
     }
 
     fn read(&mut self) {
-        let Some(file) = &mut self.input else { return };
+        let Some(file) = &self.input else { return };
         let mut chunk = [0; INPUT_CHUNK];
-        match file.read(&mut chunk) {
+        match Here(file).read(&mut chunk) {
             Ok(count) if count != 0 => self.pending.extend(chunk.iter().take(count)),
             Err(error) if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock) => {}
             // The end of the input, or a terminal that has gone: the same to the guest.

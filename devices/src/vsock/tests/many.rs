@@ -244,6 +244,15 @@ impl Card for Counted {
         self.calls.fetch_add(1, Ordering::SeqCst);
         self.card.ready(token, ready, events)
     }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.card.deadline()
+    }
+
+    fn due(&mut self, events: &mut Events<'_, '_>) -> Result<(), Broken> {
+        self.calls.fetch_add(1, Ordering::SeqCst);
+        self.card.due(events)
+    }
 }
 
 fn counted(mut device: Device) -> (Device, Arc<AtomicU64>) {
