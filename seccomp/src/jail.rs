@@ -13,7 +13,10 @@ use crate::role::Role;
 ///
 /// The lists bind the threads that the VM starts, and no other thread of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Jail(Mode);
+pub struct Jail {
+    mode: Mode,
+    without: Option<(Role, usize)>,
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mode {
@@ -40,7 +43,7 @@ impl Jail {
     /// every thread of the process make the call, and jailed threads have none.
     #[must_use]
     pub fn enforce() -> Self {
-        Self(Mode::Enforce)
+        Self::of(Mode::Enforce)
     }
 
     /// The thread gets `SIGSYS`, and the call is not made. The process's handler for that signal, which the
@@ -48,7 +51,7 @@ impl Jail {
     /// thread's filter. Where there is none, the process dies.
     #[must_use]
     pub fn trap() -> Self {
-        Self(Mode::Trap)
+        Self::of(Mode::Trap)
     }
 
     /// The call is made. The host's audit log names the thread and the call's number, as for
@@ -56,13 +59,24 @@ impl Jail {
     /// whole backtraces of panics.
     #[must_use]
     pub fn log() -> Self {
-        Self(Mode::Log)
+        Self::of(Mode::Log)
     }
 
     /// There are no filters.
     #[must_use]
     pub fn off() -> Self {
-        Self(Mode::Off)
+        Self::of(Mode::Off)
+    }
+
+    /// Leaves one rule of a role out, by its place in [`Role::rules`]: for tests that show that it is needed.
+    #[must_use]
+    pub fn without(mut self, role: Role, rule: usize) -> Self {
+        self.without = Some((role, rule));
+        self
+    }
+
+    fn of(mode: Mode) -> Self {
+        Self { mode, without: None }
     }
 
     /// Compiles the list of a role, to be given to any number of threads. The kick signal is the one by which
@@ -71,19 +85,22 @@ impl Jail {
     /// # Errors
     /// The kernel has no seccomp, or not all of it that the mode needs.
     pub fn filter(self, role: Role, kick_signal: libc::c_int) -> Result<Filter, JailError> {
-        if self.0 == Mode::Off {
+        if self.mode == Mode::Off {
             return Ok(Filter::none());
         }
         let action = self.action();
         check(&action)?;
-        let facts = Facts { kick_signal, traps: self.0 == Mode::Trap, refuses: self.0 != Mode::Log };
-        let program = compile(role, role.rules(), action, facts)
-            .map_err(|source| JailError::Compile { role, source })?;
+        let facts = Facts { kick_signal, traps: self.mode == Mode::Trap, refuses: self.mode != Mode::Log };
+        let left_out = self.without.filter(|(of, _)| *of == role).map(|(_, rule)| rule);
+        let rules =
+            role.rules().enumerate().filter(|(place, _)| Some(*place) != left_out).map(|(_, rule)| rule);
+        let program =
+            compile(role, rules, action, facts).map_err(|source| JailError::Compile { role, source })?;
         Ok(Filter { program: Some(program.into()), traps: facts.traps })
     }
 
     fn action(self) -> SeccompAction {
-        match self.0 {
+        match self.mode {
             Mode::Enforce | Mode::Off => SeccompAction::KillProcess,
             Mode::Trap => SeccompAction::Trap,
             Mode::Log => SeccompAction::Log,

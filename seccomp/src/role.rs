@@ -44,12 +44,12 @@ impl Role {
     pub fn rules(self) -> impl Iterator<Item = &'static Rule> + Clone {
         let groups: &[&[Rule]] = match self {
             Self::Vcpu => &[EVERY_THREAD, HEAP, VCPU],
-            Self::Block => &[EVERY_THREAD, LEAN_HEAP, WAITS, TIME, BYTES, DISK],
-            Self::BlockUring => &[EVERY_THREAD, LEAN_HEAP, WAITS, TIME, BYTES, DISK, RING],
-            Self::Net => &[EVERY_THREAD, LEAN_HEAP, WAITS, INTERESTS, TIME, BYTES, NET],
-            Self::VsockStreams => &[EVERY_THREAD, HEAP, WAITS, INTERESTS, TIME, BYTES, STREAMS],
-            Self::VsockBroker => &[EVERY_THREAD, HEAP, WAITS, INTERESTS, TIME, BYTES, BROKER],
-            Self::Console => &[EVERY_THREAD, HEAP, BYTES, CONSOLE],
+            Self::Block => &[EVERY_THREAD, LEAN_HEAP, WAITS, TIME, READS, WRITES, DISK],
+            Self::BlockUring => &[EVERY_THREAD, LEAN_HEAP, WAITS, TIME, READS, WRITES, DISK, RING],
+            Self::Net => &[EVERY_THREAD, LEAN_HEAP, WAITS, INTERESTS, TIME, READS, WRITES, NET],
+            Self::VsockStreams => &[EVERY_THREAD, HEAP, WAITS, INTERESTS, TIME, READS, WRITES, STREAMS],
+            Self::VsockBroker => &[EVERY_THREAD, LEAN_HEAP, WAITS, INTERESTS, TIME, READS, BROKER],
+            Self::Console => &[EVERY_THREAD, HEAP, READS, CONSOLE],
         };
         groups.iter().flat_map(|group| group.iter())
     }
@@ -57,8 +57,8 @@ impl Role {
     /// What threads of this role are answered without their calls being made.
     pub fn refusals(self) -> impl Iterator<Item = &'static Refusal> + Clone {
         let own = match self {
-            Self::Block | Self::BlockUring | Self::Net => LEAN_HEAP_REFUSALS,
-            Self::Vcpu | Self::VsockStreams | Self::VsockBroker | Self::Console => &[],
+            Self::Block | Self::BlockUring | Self::Net | Self::VsockBroker => LEAN_HEAP_REFUSALS,
+            Self::Vcpu | Self::VsockStreams | Self::Console => &[],
         };
         REFUSALS.iter().chain(own)
     }
@@ -178,19 +178,23 @@ const TIME: &[Rule] = &[Rule::new(
     "where the vDSO cannot tell the time by itself: on a host whose clock is not the TSC",
 )];
 
-/// Bytes, to and from files, sockets and TAPs. musl calls them by other names where they are given no flag or offset.
-const BYTES: &[Rule] = &[
+/// Bytes from files, sockets and TAPs.
+const READS: &[Rule] = &[
     #[cfg(not(target_env = "musl"))]
     Rule::new(call!(SYS_preadv2), &[], "reads from the back end"),
+    #[cfg(target_env = "musl")]
+    Rule::new(call!(SYS_preadv), &[], "musl's name for it with an offset and no flag"),
+    #[cfg(target_env = "musl")]
+    Rule::new(call!(SYS_readv), &[], "and without an offset"),
+];
+
+/// Bytes to them.
+const WRITES: &[Rule] = &[
     Rule::new(call!(SYS_pwritev2), &[], "writes to the back end"),
     #[cfg(target_env = "musl")]
-    Rule::new(call!(SYS_preadv), &[], "reads from a disk"),
+    Rule::new(call!(SYS_pwritev), &[], "musl's name for it with an offset and no flag"),
     #[cfg(target_env = "musl")]
-    Rule::new(call!(SYS_pwritev), &[], "writes to a disk"),
-    #[cfg(target_env = "musl")]
-    Rule::new(call!(SYS_readv), &[], "reads from a socket or TAP"),
-    #[cfg(target_env = "musl")]
-    Rule::new(call!(SYS_writev), &[], "writes to a socket or TAP"),
+    Rule::new(call!(SYS_writev), &[], "and without an offset"),
 ];
 
 const DISK: &[Rule] = &[
@@ -271,3 +275,7 @@ pub(crate) const BACKTRACE_REFUSALS: &[Refusal] = &[
     Refusal::new(call!(SYS_open), libc::EACCES, "the same, in musl"),
     Refusal::new(call!(SYS_readlink), libc::EACCES, "the program's own name"),
 ];
+
+#[cfg(test)]
+#[path = "role_tests.rs"]
+mod tests;

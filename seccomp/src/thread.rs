@@ -52,6 +52,7 @@ pub fn spawn<W: Work>(
         block_signals(filter.traps);
         let body = || -> io::Result<()> {
             work.prepare();
+            settle_allocator();
             filter.install()?;
             work.run();
             Ok(())
@@ -66,6 +67,18 @@ pub fn spawn<W: Work>(
         work
     })
 }
+
+/// Has the allocator do now what it does once in a process's life: when glibc's first gives a part of a thread's heap
+/// back, it opens `/proc/sys/vm/overcommit_memory`, which would be a violation later. For that, two pieces are enough
+/// that make the heap larger than it likes to keep.
+#[cfg(target_env = "gnu")]
+fn settle_allocator() {
+    const PIECE: usize = 100 << 10;
+    drop(std::hint::black_box([Vec::<u8>::with_capacity(PIECE), Vec::with_capacity(PIECE)]));
+}
+
+#[cfg(not(target_env = "gnu"))]
+fn settle_allocator() {}
 
 /// Blocks every signal that can be blocked on the calling thread, but `SIGSYS` where a handler is to take it.
 #[allow(unsafe_code, reason = "the standard library does not know signals")]

@@ -37,6 +37,13 @@ fn rings_on(file: &Path) -> usize {
     .count()
 }
 
+fn flush(driver: &mut Driver) -> u8 {
+    driver.put(BUFFERS, &[4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    driver.put(BUFFERS + 0x1000, &[0xee]);
+    driver.request(0, &[Seg::readable(BUFFERS, 16), Seg::writable(BUFFERS + 0x1000, 1)]);
+    driver.get(BUFFERS + 0x1000, 1)[0]
+}
+
 fn read_first_sector(driver: &mut Driver) -> u8 {
     driver.put(BUFFERS, &[0; 16]);
     driver.put(BUFFERS + 0x1000, &[0xee]);
@@ -155,6 +162,7 @@ fn without_io_uring_system_calls_do() {
         for _ in 0..2 {
             driver.start(u64::MAX);
             assert_eq!(read_first_sector(&mut driver), 0);
+            assert_eq!(flush(&mut driver), 0);
         }
         assert_eq!(rings_on(&path), 0);
         driver.bench.end();

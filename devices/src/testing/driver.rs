@@ -112,7 +112,7 @@ fn start(mut worker: Worker) -> JoinHandle<()> {
 /// A worker on a thread of its own that is jailed as in a VM: what a device calls beyond its list, ends its tests.
 #[cfg(test)]
 fn start(worker: Worker) -> JoinHandle<()> {
-    use firecrest_seccomp::{End, Jail, Role, Work, spawn};
+    use firecrest_seccomp::{End, Role, Work, spawn};
 
     struct Jailed(Worker);
     impl Work for Jailed {
@@ -130,7 +130,7 @@ fn start(worker: Worker) -> JoinHandle<()> {
         Job::Streams => Role::VsockStreams,
         Job::Broker => Role::VsockBroker,
     };
-    let filter = Jail::enforce().filter(role, libc::SIGSTKFLT).unwrap();
+    let filter = crate::jail_tests::jail().filter(role, libc::SIGSTKFLT).unwrap();
     let (ended, end) = std::sync::mpsc::channel();
     let thread = spawn("fc-test", &filter, Jailed(worker), move |end| ended.send(end).unwrap()).unwrap();
     thread::spawn(move || {
