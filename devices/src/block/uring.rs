@@ -35,8 +35,6 @@ const FILE: types::Fixed = types::Fixed(0);
 /// A ring, and what is in flight.
 pub(super) struct Uring {
     ring: IoUring,
-    /// Written when something has completed. Not to be read: to be waited for by its edges.
-    pub(super) completed: EventFd,
     slots: Vec<Slot>,
     /// The slots that are not in flight.
     free: Vec<u16>,
@@ -61,8 +59,8 @@ pub(super) struct Completion<'a> {
 }
 
 impl Uring {
-    /// A ring for `file`, to be used by the calling thread alone, and what is written when something has completed.
-    pub(super) fn new(file: &File, completed: EventFd) -> io::Result<Self> {
+    /// A ring for `file`, to be used by the calling thread alone. What has completed is told by an edge of `completed`.
+    pub(super) fn new(file: &File, completed: &EventFd) -> io::Result<Self> {
         // The best that the kernel has, or else what all have.
         let ring = IoUring::builder()
             .setup_r_disabled()
@@ -81,7 +79,7 @@ impl Uring {
         restrictions.extend([Restriction::sqe_flags_allowed(flags), Restriction::sqe_flags_required(flags)]);
         submitter.register_restrictions(&mut restrictions)?;
         submitter.register_enable_rings()?;
-        Ok(Self { ring, completed, slots: Vec::new(), free: Vec::new(), memory: None })
+        Ok(Self { ring, slots: Vec::new(), free: Vec::new(), memory: None })
     }
 
     /// Requests are for a queue with this memory from now on. None is in flight.

@@ -233,7 +233,7 @@ impl Worker {
     /// Makes the ring, where one is wanted and there is none; without one, system calls do.
     fn prepare_ring(&mut self) {
         if self.wants_ring && self.uring.is_none() {
-            let ring = self.again.try_clone().and_then(|again| Uring::new(&self.disk.file, again));
+            let ring = Uring::new(&self.disk.file, &self.again);
             self.uring = ring
                 .inspect_err(|error| log::warn!("no io_uring for a disk, system calls do instead: {error}"))
                 .ok();

@@ -132,7 +132,8 @@ fn start(worker: Worker) -> JoinHandle<()> {
     };
     let filter = crate::jail_tests::jail().filter(role, libc::SIGSTKFLT).unwrap();
     let (ended, end) = std::sync::mpsc::channel();
-    let thread = spawn("fc-test", &filter, Jailed(worker), move |end| ended.send(end).unwrap()).unwrap();
+    let thread =
+        spawn(&role.to_string(), &filter, Jailed(worker), move |end| ended.send(end).unwrap()).unwrap();
     thread::spawn(move || {
         drop(thread.join().unwrap());
         assert_eq!(end.recv(), Ok(End::Returned));

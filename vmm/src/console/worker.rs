@@ -90,7 +90,7 @@ impl Worker {
         let [woken, input] = fds.map(|fd| fd.revents != 0);
         if woken {
             // Non-blocking: an error says that there was nothing to take.
-            let _: io::Result<u64> = self.port.wake_fd().read();
+            let _: io::Result<usize> = Here(self.port.wake_fd()).read(&mut [0; 8]);
         }
         if input {
             self.read();
