@@ -74,8 +74,11 @@ const RW: usize = bits(libc::PROT_READ | libc::PROT_WRITE);
 const RX: usize = bits(libc::PROT_READ | libc::PROT_EXEC);
 const ANONYMOUS: usize = bits(libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
 
+/// What it is, its number, and its arguments.
+type Forbidden = (&'static str, libc::c_long, fn() -> [usize; 6]);
+
 /// What nobody may do. Where a role has the call, its arguments are what is not allowed.
-const FORBIDDEN: &[(&str, libc::c_long, fn() -> [usize; 6])] = &[
+const FORBIDDEN: &[Forbidden] = &[
     ("open", libc::SYS_open, || [path(), 0, 0, 0, 0, 0]),
     ("openat", libc::SYS_openat, || [bits(libc::AT_FDCWD), path(), 0, 0, 0, 0]),
     ("openat2", libc::SYS_openat2, || [bits(libc::AT_FDCWD), path(), 0, 0, 0, 0]),
@@ -170,7 +173,7 @@ fn one_attempt() {
             Attempt::Late(*number, *args)
         }
     };
-    drop(spawn("fc-test", &filter, work, |_| ()).unwrap().join().unwrap());
+    spawn("fc-test", &filter, work, |_| ()).unwrap().join().unwrap();
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The filters of one VM's threads: compiled once, when the VM is built, and shared by the threads of a role.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use firecrest_devices::virtio::Job;
 use firecrest_seccomp::{Filter, Jail, JailError, Role};
@@ -16,13 +16,9 @@ impl Filters {
         roles: impl IntoIterator<Item = Role>,
         kick_signal: libc::c_int,
     ) -> Result<Self, JailError> {
-        let mut filters = BTreeMap::new();
-        for role in roles {
-            if !filters.contains_key(&role) {
-                filters.insert(role, jail.filter(role, kick_signal)?);
-            }
-        }
-        Ok(Self(filters))
+        let roles: BTreeSet<_> = roles.into_iter().collect();
+        let compile = |role| Ok((role, jail.filter(role, kick_signal)?));
+        roles.into_iter().map(compile).collect::<Result<_, _>>().map(Self)
     }
 
     /// The filter of a role that was named when the filters were made; `None` where it was not, and then there is
