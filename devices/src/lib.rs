@@ -26,7 +26,4 @@ mod interrupt;
 #[cfg(any(test, feature = "test-utils"))]
 pub mod testing;
 
-#[cfg(test)]
-mod jail_tests;
-
 pub use interrupt::Interrupt;

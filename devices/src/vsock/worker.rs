@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use event_manager::EventSet;
 use log::Level;
 use vmm_sys_util::eventfd::EventFd;
+use vmm_sys_util::timerfd::TimerFd;
 
 use super::connection::{Connection, End};
 use super::mailbox::{Delivery, Inbox, Order, Outbox, eventfd};
@@ -24,7 +25,7 @@ use super::packet::{Header, Key};
 use super::receive::BURST;
 use super::table::{Link, Table};
 use crate::host_io::IoVecs;
-use crate::virtio::{Broken, Buffer, Card, Chain, Events, Job, Line, Queue};
+use crate::virtio::{Broken, Buffer, Card, Chain, Events, Line, Queue};
 
 /// The queue of packets for the guest.
 pub(super) const RX: u16 = 0;
@@ -36,6 +37,7 @@ pub(super) const EVENT: u16 = 2;
 
 const DELIVERIES: u32 = 0;
 const AGAIN: u32 = 1;
+const TIMER: u32 = 2;
 const FIRST_LINK: u32 = 16;
 
 /// Deliveries taken before others have their turn.
@@ -62,8 +64,8 @@ pub(super) struct Streams {
     connections: usize,
     /// Written to be called again, after others have had their turn.
     again: EventFd,
-    /// When to look whether what is closing has closed.
-    looks_at: Option<Instant>,
+    timer: TimerFd,
+    timer_is_set: bool,
     close_timeout: Duration,
     /// Connections refused and broken off, and packets dropped, that have not been counted yet.
     pub failures: u64,
@@ -97,7 +99,8 @@ impl Streams {
             dialing: 0,
             connections,
             again: eventfd()?,
-            looks_at: None,
+            timer: TimerFd::new()?,
+            timer_is_set: false,
             close_timeout,
             failures: 0,
             blamed: false,
@@ -269,15 +272,18 @@ impl Streams {
 
     /// Looks again in a while whether what is closing has closed.
     fn set_timer(&mut self) {
-        if self.looks_at.is_none() {
+        if !self.timer_is_set {
             // Coarse: what is measured is patience.
             let delay = self.close_timeout.checked_div(8).unwrap_or(self.close_timeout);
-            self.looks_at = Instant::now().checked_add(delay);
+            match self.timer.reset(delay, None) {
+                Ok(()) => self.timer_is_set = true,
+                Err(error) => log::debug!("the vsock device's timer is not set: {error}"),
+            }
         }
     }
 
     fn drop_late(&mut self, events: &mut Events<'_, '_>) {
-        self.looks_at = None;
+        self.timer_is_set = false;
         let now = Instant::now();
         for slot in self.table.slots() {
             if self.table.get(slot).is_none_or(|link| link.deadline.is_none()) {
@@ -319,14 +325,11 @@ fn interest(write: bool) -> EventSet {
 }
 
 impl Card for Streams {
-    fn job(&self) -> Job {
-        Job::Streams
-    }
-
     fn activate(&mut self, _: u64, _: &Arc<Line>, events: &mut Events<'_, '_>) -> io::Result<()> {
         let edges = EventSet::IN | EventSet::EDGE_TRIGGERED;
         events.add(&*self.deliveries.wake, DELIVERIES, edges)?;
-        events.add(&self.again, AGAIN, edges)
+        events.add(&self.again, AGAIN, edges)?;
+        events.add(&self.timer, TIMER, edges)
     }
 
     fn start_queue(&mut self, queue: Queue, _: &mut Events<'_, '_>) {
@@ -348,7 +351,8 @@ impl Card for Streams {
     fn deactivate(&mut self, events: &mut Events<'_, '_>) {
         events.remove(&*self.deliveries.wake);
         events.remove(&self.again);
-        self.looks_at = None;
+        events.remove(&self.timer);
+        self.timer_is_set = false;
         self.drop_all(events);
         self.orders.put(Order::Forget);
         self.first_serial = self.table.next_serial();
@@ -363,17 +367,9 @@ impl Card for Streams {
         match token {
             // After too many of them we are called again.
             DELIVERIES | AGAIN => self.take_deliveries(events),
+            TIMER => self.drop_late(events),
             _ => self.socket_ready(token.saturating_sub(FIRST_LINK), ready, events),
         }
         self.work(token == AGAIN, events)
-    }
-
-    fn deadline(&self) -> Option<Instant> {
-        self.looks_at
-    }
-
-    fn due(&mut self, events: &mut Events<'_, '_>) -> Result<(), Broken> {
-        self.drop_late(events);
-        self.work(false, events)
     }
 }
