@@ -28,7 +28,7 @@ fn linux_boots_from_a_disk_and_leaves_it_clean() {
     assert!(guest.said("root").starts_with("/dev/root / ext4 rw"), "{}", guest.said("root"));
     assert_eq!(guest.number("sectors") * 512, std::fs::metadata(disk.path()).unwrap().len());
     disk.assert_clean();
-    disk.assert_file_pattern("/root/written", 8 * MIB, 1);
+    disk.assert_file_pattern("/written", 8 * MIB, 1);
 }
 
 #[test]
