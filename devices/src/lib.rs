@@ -26,4 +26,4 @@ mod interrupt;
 #[cfg(any(test, feature = "test-utils"))]
 pub mod testing;
 
-pub use interrupt::Interrupt;
+pub use interrupt::{Interrupt, eventfd};

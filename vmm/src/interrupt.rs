@@ -27,10 +27,9 @@ impl IrqLine {
     }
 }
 
-/// A new eventfd that never blocks, and that no child process inherits.
+/// A new eventfd, for a VM that is being built.
 pub(crate) fn event() -> Result<EventFd, BuildError> {
-    EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)
-        .map_err(|source| BuildError::Host { what: "an eventfd", source })
+    firecrest_devices::eventfd().map_err(|source| BuildError::Host { what: "an eventfd", source })
 }
 
 impl Interrupt for IrqLine {

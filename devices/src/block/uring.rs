@@ -28,6 +28,7 @@ use vmm_sys_util::eventfd::EventFd;
 
 use super::protocol::{HEADER_LEN, QUEUE_SIZE};
 use super::request::Request;
+use crate::eventfd;
 use crate::host_io::{IoVecs, Span};
 use crate::virtio::{Chain, Memory};
 
@@ -73,7 +74,7 @@ impl Uring {
             .setup_taskrun_flag()
             .build(QUEUE_SIZE.into())
             .or_else(|_| IoUring::builder().setup_r_disabled().build(QUEUE_SIZE.into()))?;
-        let completed = EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)?;
+        let completed = eventfd()?;
         let submitter = ring.submitter();
         submitter.register_files(&[file.as_raw_fd()])?;
         submitter.register_eventfd(completed.as_raw_fd())?;

@@ -19,6 +19,7 @@ use super::protocol::{Config, HEADER_LEN, SECTOR, Status};
 use super::request::Request;
 use super::spec::BlockEngine;
 use super::uring::{Completion, Uring, is_transient};
+use crate::eventfd;
 use crate::host_io::IoVecs;
 use crate::rate_limit::Limiter;
 use crate::virtio::{Broken, Card, Chain, Events, Line, Queue, Short};
@@ -112,7 +113,7 @@ impl Worker {
         Ok(Self {
             disk,
             index,
-            again: EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)?,
+            again: eventfd()?,
             throttle,
             wants_ring: engine == BlockEngine::IoUring,
             uring: None,

@@ -18,6 +18,7 @@ use super::tap::Tap;
 use super::throttle::Throttle;
 use super::transmit::Transmitter;
 use super::{Wait, features};
+use crate::eventfd;
 use crate::virtio::{Broken, Card, Events, Line, Queue};
 
 const TAP: u32 = 0;
@@ -84,7 +85,7 @@ impl Pair {
             link,
             first,
             throttles,
-            again: EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)?,
+            again: eventfd()?,
             accepted: 0,
             line: None,
             waiting: EventSet::empty(),

@@ -36,6 +36,7 @@ use super::queue::{self, Queue, QueueState};
 use super::stats::{QueueCounts, QueueStats};
 use super::worker::{Command, Remote, Worker, pair};
 use crate::Interrupt;
+use crate::eventfd;
 
 /// Features that every device here has.
 const FEATURES: u64 = feature::VERSION_1 | feature::RING_INDIRECT_DESC | feature::RING_EVENT_IDX;
@@ -411,7 +412,7 @@ impl QueueSlot {
             max,
             size: 0,
             registers: QueueState::default(),
-            kick: Arc::new(EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)?),
+            kick: Arc::new(eventfd()?),
             stats: Arc::default(),
         })
     }

@@ -19,6 +19,7 @@ use super::device::{Card, Events, RESERVED_TOKENS};
 use super::line::Line;
 use super::queue::{Broken, Queue, QueueState};
 use super::stats::QueueStats;
+use crate::eventfd;
 
 /// The token of the commands' eventfd; kicks are [`RESERVED_TOKENS`] and the queue's index.
 const COMMANDS: u32 = u32::MAX;
@@ -59,7 +60,7 @@ pub(super) fn pair(
     kicks: BTreeMap<u16, (Arc<EventFd>, Arc<QueueStats>)>,
 ) -> io::Result<(Remote, Worker)> {
     let (commands, receiver) = mpsc::channel();
-    let wake = Arc::new(EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)?);
+    let wake = Arc::new(eventfd()?);
     let shell = Shell {
         card,
         kicks,

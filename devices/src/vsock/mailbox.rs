@@ -9,6 +9,8 @@ use std::sync::mpsc::{self, Receiver, Sender};
 
 use vmm_sys_util::eventfd::EventFd;
 
+use crate::eventfd;
+
 use super::packet::Key;
 
 /// What the worker asks of the broker.
@@ -55,11 +57,6 @@ pub(super) fn pair<T>() -> io::Result<(Outbox<T>, Inbox<T>)> {
         Outbox { sender, wake: Arc::clone(&wake), waiting: Arc::clone(&waiting) },
         Inbox { receiver, wake, waiting },
     ))
-}
-
-/// An eventfd that neither blocks nor is inherited.
-pub(super) fn eventfd() -> io::Result<EventFd> {
-    EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)
 }
 
 impl<T> Outbox<T> {

@@ -20,10 +20,11 @@ use vmm_sys_util::eventfd::EventFd;
 use vmm_sys_util::timerfd::TimerFd;
 
 use super::connection::{Connection, End};
-use super::mailbox::{Delivery, Inbox, Order, Outbox, eventfd};
+use super::mailbox::{Delivery, Inbox, Order, Outbox};
 use super::packet::{Header, Key};
 use super::receive::BURST;
 use super::table::{Link, Table};
+use crate::eventfd;
 use crate::host_io::IoVecs;
 use crate::virtio::{Broken, Buffer, Card, Chain, Events, Line, Queue};
 
