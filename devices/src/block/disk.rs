@@ -73,12 +73,13 @@ impl Disk {
         }
     }
 
-    /// Looks at the file's size again: true where it has changed. What is less than a block at the end of
+    /// Looks at the file's size again. What is less than a block at the end of
     /// the file is not there for the guest.
-    pub(super) fn rescan(&self) -> io::Result<bool> {
+    pub(super) fn rescan(&self) -> io::Result<()> {
         let len = measure(&self.file)?;
         let size = len & !u64::from(self.block_size.saturating_sub(1));
-        Ok(self.size.swap(size, Ordering::Relaxed) != size)
+        self.size.store(size, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Reads from the disk. `done` says how much is done already, and when it returns, how much was done.
