@@ -6,13 +6,19 @@
 //! than their caller (`IoVecs::describe`), where who makes them answers for that. The guest may change the
 //! bytes at any time, which is nobody's problem but its own: no reference to them exists.
 //!
+//! All of it is two calls, `preadv2` and `pwritev2`: with an offset they are for files, without one for what has
+//! none. So a jailed thread needs these two alone, and [`Here`] offers them for bytes of our own.
+//!
 //! [`VolatileSlice`]: vm_memory::VolatileSlice
 #![allow(unsafe_code, reason = "system calls on guest memory")]
 
-use std::io;
+use std::io::{self, IoSlice, Read, Write};
 use std::os::fd::{AsRawFd, RawFd};
 
 use crate::virtio::{Buffer, MAX_BUFFERS, Memory, slices};
+
+/// The offset that stands for none: where the descriptor is.
+const HERE: libc::off_t = -1;
 
 /// The pieces of guest memory of one call, in the form that the kernel takes. Empty between calls, unless
 /// described for one that is yet to come.
@@ -54,7 +60,7 @@ impl IoVecs {
         Self::default()
     }
 
-    /// Reads from `fd` into guest memory; see readv(2).
+    /// Reads from `fd`, where it is, into guest memory; see readv(2).
     ///
     /// # Errors
     /// What the host said. A part of guest memory that is gone is `EFAULT`.
@@ -66,10 +72,12 @@ impl IoVecs {
         span: Span,
     ) -> io::Result<usize> {
         // SAFETY: see `submit`; the kernel writes what the vectors describe, and that is guest memory.
-        self.call(fd, memory, buffers, span, |fd, vecs, count| unsafe { libc::readv(fd, vecs, count) })
+        self.call(fd, memory, buffers, span, |fd, vecs, count| unsafe {
+            libc::preadv2(fd, vecs, count, HERE, 0)
+        })
     }
 
-    /// Writes guest memory to `fd`; see writev(2).
+    /// Writes guest memory to `fd`, where it is; see writev(2).
     ///
     /// # Errors
     /// What the host said.
@@ -81,7 +89,9 @@ impl IoVecs {
         span: Span,
     ) -> io::Result<usize> {
         // SAFETY: see `submit`; the kernel reads what the vectors describe.
-        self.call(fd, memory, buffers, span, |fd, vecs, count| unsafe { libc::writev(fd, vecs, count) })
+        self.call(fd, memory, buffers, span, |fd, vecs, count| unsafe {
+            libc::pwritev2(fd, vecs, count, HERE, 0)
+        })
     }
 
     /// Reads from `fd` at `offset` into guest memory; see preadv(2).
@@ -99,7 +109,7 @@ impl IoVecs {
         let offset = file_offset(offset)?;
         // SAFETY: as for `readv`.
         self.call(fd, memory, buffers, span, |fd, vecs, count| unsafe {
-            libc::preadv(fd, vecs, count, offset)
+            libc::preadv2(fd, vecs, count, offset, 0)
         })
     }
 
@@ -143,7 +153,7 @@ impl IoVecs {
         self.0.push(IoVec { base: spill.as_mut_ptr().expose_provenance(), len: spill.len() });
         // SAFETY: see `submit`; the kernel writes what the vectors describe: guest memory, and `spill`, which
         // is borrowed until the call has returned.
-        let len = self.submit(fd, |fd, vecs, count| unsafe { libc::readv(fd, vecs, count) })?;
+        let len = self.submit(fd, |fd, vecs, count| unsafe { libc::preadv2(fd, vecs, count, HERE, 0) })?;
         Ok((len.min(room), len.saturating_sub(room)))
     }
 
@@ -193,6 +203,48 @@ impl IoVecs {
             len: slice.len(),
         }));
     }
+}
+
+/// Reads and writes bytes of our own where a descriptor is.
+#[derive(Debug)]
+pub struct Here<'a, F>(pub &'a F);
+
+impl<F: AsRawFd> Read for Here<'_, F> {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let vec = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
+        // SAFETY: the one vector describes `bytes`, which is borrowed for as long as the call lasts.
+        let result = unsafe { libc::preadv2(self.0.as_raw_fd(), &raw const vec, 1, HERE, 0) };
+        usize::try_from(result).map_err(|_| io::Error::last_os_error())
+    }
+}
+
+impl<F: AsRawFd> Write for Here<'_, F> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.write_vectored(&[IoSlice::new(bytes)])
+    }
+
+    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        let count = libc::c_int::try_from(slices.len()).unwrap_or(libc::c_int::MAX);
+        // SAFETY: an `IoSlice` is an iovec, by what the standard library promises; those here are only read, and
+        // borrowed for as long as the call lasts.
+        let result = unsafe { libc::pwritev2(self.0.as_raw_fd(), slices.as_ptr().cast(), count, HERE, 0) };
+        usize::try_from(result).map_err(|_| io::Error::last_os_error())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Writes bytes of our own to `fd` at `offset`, by the call that [`IoVecs::pwritev`] makes.
+///
+/// # Errors
+/// What the host said.
+pub fn pwrite(fd: &impl AsRawFd, offset: u64, bytes: &[u8]) -> io::Result<usize> {
+    let vec = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+    // SAFETY: the one vector describes `bytes`, which is borrowed for as long as the call lasts and only read.
+    let result = unsafe { libc::pwritev2(fd.as_raw_fd(), &raw const vec, 1, file_offset(offset)?, 0) };
+    usize::try_from(result).map_err(|_| io::Error::last_os_error())
 }
 
 fn file_offset(offset: u64) -> io::Result<libc::off_t> {

@@ -26,4 +26,7 @@ mod interrupt;
 #[cfg(any(test, feature = "test-utils"))]
 pub mod testing;
 
+#[cfg(test)]
+mod jail_tests;
+
 pub use interrupt::{Interrupt, eventfd};

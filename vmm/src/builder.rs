@@ -14,6 +14,7 @@ use firecrest_devices::block::Block;
 use firecrest_devices::net::Net;
 use firecrest_devices::virtio::Device;
 use firecrest_devices::vsock::Vsock;
+use firecrest_seccomp::{Jail, Role};
 use kvm_bindings::{KVM_CAP_SPLIT_IRQCHIP, kvm_enable_cap, kvm_userspace_memory_region};
 use kvm_ioctls::{Kvm, VcpuFd, VmFd};
 
@@ -21,6 +22,7 @@ use crate::console::{Console, Port};
 use crate::devices::{self, DeviceSet, RegisterAccess};
 use crate::error::BuildError;
 use crate::interrupt::{IrqLine, Routes};
+use crate::jails::{Filters, role};
 use crate::kernel::Kernel;
 use crate::kvm::{self, KvmError};
 use crate::lifecycle::Lifecycle;
@@ -43,6 +45,7 @@ pub struct Builder {
     console: Console,
     devices: Vec<Spec>,
     register_access: RegisterAccess,
+    jail: Jail,
     kick_signal: i32,
     kvm_device: PathBuf,
 }
@@ -76,6 +79,7 @@ impl Vm {
             console: Console::discard(),
             devices: Vec::new(),
             register_access: RegisterAccess::default(),
+            jail: Jail::default(),
             kick_signal: libc::SIGSTKFLT,
             kvm_device: PathBuf::from(kvm::DEVICE),
         }
@@ -144,6 +148,13 @@ impl Builder {
     #[must_use]
     pub fn register_access(mut self, access: RegisterAccess) -> Self {
         self.register_access = access;
+        self
+    }
+
+    /// Sets what becomes of a thread of the VM that calls what it may not; [`Jail::enforce`] unless set.
+    #[must_use]
+    pub fn jail(mut self, jail: Jail) -> Self {
+        self.jail = jail;
         self
     }
 
@@ -216,7 +227,11 @@ impl Builder {
         let vcpus = vcpus
             .map(|(index, fd)| Vcpu::new(index, fd, Arc::clone(&platform), Arc::clone(&shared)))
             .collect();
-        Ok(Vm { shared, vcpus, console: self.console, device_threads, fd, devices, ram })
+        let console = self.console.is_jailed().then_some(Role::Console);
+        let jobs = device_threads.iter().map(|thread| role(thread.worker.job()));
+        let roles = [Role::Vcpu].into_iter().chain(jobs).chain(console);
+        let filters = Filters::new(self.jail, roles, self.kick_signal)?;
+        Ok(Vm { shared, vcpus, console: self.console, device_threads, filters, fd, devices, ram })
     }
 }
 

@@ -9,6 +9,7 @@ use firecrest_boot::{ImageError, PlanError};
 use firecrest_devices::block::BlockError;
 use firecrest_devices::net::NetError;
 use firecrest_devices::vsock::VsockError;
+use firecrest_seccomp::JailError;
 
 use crate::kvm::KvmError;
 use crate::memory::MemoryError;
@@ -102,6 +103,9 @@ pub enum BuildError {
     /// KVM cannot be used.
     #[error(transparent)]
     Kvm(#[from] KvmError),
+    /// The threads cannot be jailed.
+    #[error(transparent)]
+    Jail(#[from] JailError),
     /// The host is out of something.
     #[error("cannot make {what}")]
     Host {
@@ -142,6 +146,14 @@ pub enum WaitError {
         /// The thread's name.
         thread: String,
         /// The panic's message.
+        message: String,
+    },
+    /// A thread's filter could not be installed: it has not run.
+    #[error("thread {thread} cannot be jailed: {message}")]
+    NotJailed {
+        /// The thread's name.
+        thread: String,
+        /// What the host said.
         message: String,
     },
     /// A device's thread could not go on.

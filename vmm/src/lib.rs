@@ -27,7 +27,9 @@
 //! - Whatever the caller gives is checked by [`Builder::build`] before anything is started, and refused with
 //!   an error that names the thing and the value.
 //! - Whatever the guest does ends its own run at most, and [`Running::wait`] says how.
-//! - Events of note go to the `log` facade.
+//! - Every thread of a VM has a seccomp filter of its own, and no other thread of the process has one ([`Jail`]).
+//! - Events of note go to the `log` facade. Some come from jailed threads: a logger that does more than write to
+//!   what it has open hands its records to a thread of its own (or see [`Jail::off`]).
 
 mod builder;
 mod console;
@@ -35,6 +37,7 @@ mod devices;
 mod error;
 mod exit;
 mod interrupt;
+mod jails;
 mod kernel;
 mod kvm;
 mod lifecycle;
@@ -58,6 +61,7 @@ pub use firecrest_devices::net::{Net, NetError};
 pub use firecrest_devices::rate_limit::{Bucket, RateLimit, RateLimitError};
 pub use firecrest_devices::virtio::QueueCounts;
 pub use firecrest_devices::vsock::{Vsock, VsockError};
+pub use firecrest_seccomp::{Jail, JailError};
 pub use kernel::Kernel;
 pub use kvm::KvmError;
 pub use memory::{HugePages, MAX_BYTES, MIN_BYTES, Memory, MemoryError, Placed};

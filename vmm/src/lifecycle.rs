@@ -4,7 +4,10 @@
 //! - A vCPU thread calls [`Lifecycle::enroll`] before its first [`Lifecycle::checkpoint`], which it then
 //!   calls after every return of `KVM_RUN` that a kick may have caused, and [`Lifecycle::retire`] last.
 //! - [`Lifecycle::pause`] returns when no vCPU runs, nor will until [`Lifecycle::resume`].
-//! - [`Lifecycle::end`] can be called by anyone at any time; the first call decides how the run ended.
+//! - [`Lifecycle::end`] can be called by any vCPU thread and by any of the embedder's, at any time; the first
+//!   call decides how the run ended. A device's thread calls [`Lifecycle::fail`] instead: its jail has no way to
+//!   send a signal. So the vCPUs are kicked by whoever waits for the end ([`Lifecycle::wait`]), and until
+//!   somebody does they may run on.
 //!
 //! Why no kick is lost: the phase is changed first, under the lock, then the signal is sent. The signal is
 //! blocked in the thread and opened by KVM only inside `KVM_RUN` (`KVM_SET_SIGNAL_MASK`), where a pending one
@@ -43,6 +46,7 @@ pub(crate) struct Lifecycle {
     state: Mutex<State>,
     changed: Condvar,
     kick_signal: libc::c_int,
+    process: u32,
 }
 
 struct State {
@@ -53,7 +57,7 @@ struct State {
     /// vCPU threads that have not retired, whether they have enrolled yet or not.
     alive: usize,
     /// By vCPU: its thread, while it can be kicked.
-    threads: Vec<Option<libc::pthread_t>>,
+    threads: Vec<Option<libc::pid_t>>,
 }
 
 impl Lifecycle {
@@ -66,17 +70,17 @@ impl Lifecycle {
             alive: vcpus,
             threads: vec![None; vcpus],
         };
-        Self { state: Mutex::new(state), changed: Condvar::new(), kick_signal }
+        Self { state: Mutex::new(state), changed: Condvar::new(), kick_signal, process: std::process::id() }
     }
 
     pub(crate) fn kick_signal(&self) -> libc::c_int {
         self.kick_signal
     }
 
-    /// Lists the calling thread as that of vCPU `index`. It has blocked every signal.
+    /// Lists the calling thread as that of vCPU `index`. It has blocked every signal, and is not jailed yet.
     pub(crate) fn enroll(&self, index: usize) {
         // SAFETY: takes nothing and cannot fail.
-        let thread = unsafe { libc::pthread_self() };
+        let thread = unsafe { libc::gettid() };
         if let Some(slot) = self.lock().threads.get_mut(index) {
             *slot = Some(thread);
         }
@@ -132,11 +136,20 @@ impl Lifecycle {
 
     /// Ends the run; the first outcome counts.
     pub(crate) fn end(&self, outcome: Outcome) {
+        self.conclude(outcome, |state| self.kick(state));
+    }
+
+    /// As [`end`](Self::end), from a thread that cannot send a signal.
+    pub(crate) fn fail(&self, outcome: Outcome) {
+        self.conclude(outcome, |_| ());
+    }
+
+    fn conclude(&self, outcome: Outcome, kick: impl FnOnce(&State)) {
         let mut state = self.lock();
         if state.phase != Phase::Ended {
             state.phase = Phase::Ended;
             state.outcome = Some(outcome);
-            self.kick(&state);
+            kick(&state);
             self.changed.notify_all();
         }
     }
@@ -146,12 +159,20 @@ impl Lifecycle {
         self.lock().phase == Phase::Ended
     }
 
-    /// Waits for the end of the run.
+    /// How the run ended, if it has.
+    pub(crate) fn outcome(&self) -> Option<Outcome> {
+        self.lock().outcome.clone()
+    }
+
+    /// Waits for the end of the run, and sees to it that the vCPUs learn of it.
     pub(crate) fn wait(&self) -> Outcome {
         let mut state = self.lock();
         loop {
             match &state.outcome {
-                Some(outcome) => return outcome.clone(),
+                Some(outcome) => {
+                    self.kick(&state);
+                    return outcome.clone();
+                }
                 None => state = self.wait_for_change(state),
             }
         }
@@ -159,9 +180,10 @@ impl Lifecycle {
 
     fn kick(&self, state: &State) {
         for thread in state.threads.iter().flatten() {
-            // SAFETY: a listed thread is alive: it takes itself off the list, under the lock that our
-            // caller holds, before it ends. The signal is blocked there, so that nothing is run.
-            unsafe { libc::pthread_kill(*thread, self.kick_signal) };
+            // Not by pthread_kill, which makes more calls than a jailed vCPU has.
+            // SAFETY: takes numbers only. A listed thread is alive: it takes itself off the list, under the
+            // lock that our caller holds, before it ends. The signal is blocked there, so that nothing is run.
+            unsafe { libc::syscall(libc::SYS_tgkill, self.process, *thread, self.kick_signal) };
         }
     }
 

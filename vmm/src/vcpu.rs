@@ -1,14 +1,16 @@
 //! A vCPU's thread: `KVM_RUN`, and the few exits left to answer.
 //!
 //! The thread makes three system calls in steady state: the ioctl on its own vCPU, a write to an eventfd
-//! where a device raises its line, and taking a pending kick. It never touches the embedder's files.
+//! where a device raises its line, and taking a pending kick. It never touches the embedder's files, and a
+//! crash's registers are read by whoever joins it: its jail has no calls for either.
 
 use std::sync::Arc;
 
+use firecrest_seccomp::Work;
 use kvm_bindings::{KVM_SYSTEM_EVENT_CRASH, KVM_SYSTEM_EVENT_RESET, KVM_SYSTEM_EVENT_SHUTDOWN, kvm_run};
 use kvm_ioctls::{VcpuExit, VcpuFd};
 
-use crate::exit::{Crash, CrashReason, Exit, ResetCause};
+use crate::exit::{Crash, CrashReason, Exit, Registers, ResetCause};
 use crate::lifecycle::{Next, Outcome};
 use crate::platform::{Ending, Platform};
 use crate::shared::Shared;
@@ -44,9 +46,19 @@ impl Vcpu {
         self.index
     }
 
-    /// Runs the guest until its run ends. The calling thread is the vCPU's own, with all signals blocked.
-    pub(crate) fn run(mut self) {
+    /// The registers, and the guest physical address of the instruction they are at, once the run has ended.
+    pub(crate) fn snapshot(&self) -> (Option<Registers>, Option<u64>) {
+        x86_64::snapshot(&self.fd)
+    }
+}
+
+impl Work for Vcpu {
+    fn prepare(&mut self) {
         self.shared.lifecycle().enroll(usize::from(self.index));
+    }
+
+    /// Runs the guest until its run ends.
+    fn run(&mut self) {
         loop {
             take_kick(self.shared.lifecycle().kick_signal());
             // A guest that was paused is told, so that its watchdogs do not mistake that for a stall. KVM
@@ -63,7 +75,9 @@ impl Vcpu {
             }
         }
     }
+}
 
+impl Vcpu {
     /// Runs the guest until a kick (`None`) or its end.
     fn run_until_kicked(&mut self) -> Option<Ending> {
         loop {
@@ -120,7 +134,6 @@ impl Vcpu {
             Ending::Exit(exit) => return Ok(exit),
             Ending::Crash(reason) => reason,
         };
-        let (registers, instruction_address) = x86_64::snapshot(&self.fd);
         let instruction = match &reason {
             CrashReason::Internal { suberror: INTERNAL_ERROR_EMULATION, .. } => {
                 emulated_instruction(self.fd.get_kvm_run())
@@ -130,9 +143,9 @@ impl Vcpu {
         Ok(Exit::Crash(Box::new(Crash {
             vcpu: self.index,
             reason,
-            registers,
+            registers: None,
             instruction,
-            instruction_address,
+            instruction_address: None,
             hint: None,
         })))
     }

@@ -1,17 +1,20 @@
 //! A built VM, a running one, and the handles to them.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use firecrest_seccomp::{End, spawn};
+use firecrest_devices::virtio::Worker;
+use firecrest_seccomp::{End, Filter, Role, Work, spawn};
 use kvm_ioctls::VmFd;
 
-use crate::console::{Console, ConsoleInput, THREAD_NAME};
+use crate::console::{self, Console, ConsoleInput, THREAD_NAME};
 use crate::devices::{DeviceSet, DeviceThread, Stats};
 use crate::error::{StartError, StateError, WaitError};
-use crate::exit::{Crash, Exit};
+use crate::exit::{Crash, Exit, Registers};
 use crate::host::Flavour;
+use crate::jails::{Filters, role};
 use crate::memory::Ram;
 use crate::shared::Shared;
 use crate::vcpu::Vcpu;
@@ -25,6 +28,7 @@ pub struct Vm {
     pub(crate) vcpus: Vec<Vcpu>,
     pub(crate) console: Console,
     pub(crate) device_threads: Vec<DeviceThread>,
+    pub(crate) filters: Filters,
     /// Before `ram`, as fields are dropped in order: KVM lets go of the memory before it is unmapped.
     pub(crate) fd: Arc<VmFd>,
     pub(crate) devices: Arc<DeviceSet>,
@@ -37,29 +41,27 @@ impl Vm {
     /// # Errors
     /// A thread could not be started; those that had been are stopped again.
     pub fn start(self) -> Result<Running, StartError> {
-        let Self { shared, vcpus, console, device_threads, fd, devices, ram } = self;
+        let Self { shared, vcpus, console, device_threads, filters, fd, devices, ram } = self;
         let running = Running { shared, threads: Mutex::new(Threads::default()), _fd: fd, devices, ram };
         // vCPU 0 first: it is in the guest while the other threads start.
         let count = vcpus.len();
         for (started, vcpu) in vcpus.into_iter().enumerate() {
-            if let Err(error) = running.start_vcpu(vcpu) {
+            if let Err(error) = running.start_vcpu(vcpu, filters.get(Role::Vcpu)) {
                 // Those that never started will not retire by themselves.
                 (started..count).for_each(|index| running.shared.lifecycle().retire(index));
                 return Err(error);
             }
         }
         for DeviceThread { name, worker } in device_threads {
-            let (shared, thread) = (Arc::clone(&running.shared), name.clone());
-            let body = move || {
-                if let Err(error) = worker.run() {
-                    shared.end(Err(WaitError::Failed { thread, message: error.to_string() }));
-                }
-            };
-            let thread = running.spawn(&name, body, || ())?;
+            let filter = filters.get(role(worker.job()));
+            let device = DeviceWork { worker, name: name.clone(), shared: Arc::clone(&running.shared) };
+            let report = running.report(&name);
+            let thread = running.spawn(&name, filter, device, report)?;
             running.threads().devices.push(thread);
         }
         if let Some(worker) = console.into_worker(running.shared.serial()) {
-            let thread = running.spawn(THREAD_NAME, move || worker.run(), || ())?;
+            let filter = filters.get(Role::Console);
+            let thread = running.spawn(THREAD_NAME, filter, worker, running.report(THREAD_NAME))?;
             running.threads().console = Some(thread);
         }
         Ok(running)
@@ -84,9 +86,31 @@ pub struct Running {
 
 #[derive(Default)]
 struct Threads {
-    vcpus: Vec<JoinHandle<()>>,
-    devices: Vec<JoinHandle<()>>,
-    console: Option<JoinHandle<()>>,
+    vcpus: Vec<JoinHandle<Vcpu>>,
+    devices: Vec<JoinHandle<DeviceWork>>,
+    console: Option<JoinHandle<console::Worker>>,
+    /// Of each vCPU whose thread has ended, by index: its state then, where the guest crashed.
+    crashed: BTreeMap<u8, (Option<Registers>, Option<u64>)>,
+}
+
+/// A device's thread's work.
+struct DeviceWork {
+    worker: Worker,
+    name: String,
+    shared: Arc<Shared>,
+}
+
+impl Work for DeviceWork {
+    fn prepare(&mut self) {
+        self.worker.prepare();
+    }
+
+    fn run(&mut self) {
+        if let Err(error) = self.worker.run() {
+            let (thread, message) = (self.name.clone(), error.to_string());
+            self.shared.fail(Err(WaitError::Failed { thread, message }));
+        }
+    }
 }
 
 impl Running {
@@ -149,30 +173,40 @@ impl Running {
         Stats { exits: self.shared.exits(), devices: self.devices.stats() }
     }
 
-    fn start_vcpu(&self, vcpu: Vcpu) -> Result<(), StartError> {
+    fn start_vcpu(&self, vcpu: Vcpu, filter: Option<&Filter>) -> Result<(), StartError> {
         let index = vcpu.index();
-        let shared = Arc::clone(&self.shared);
-        let retire = move || shared.lifecycle().retire(usize::from(index));
-        let thread = self.spawn(&format!("fc-vcpu{index}"), move || vcpu.run(), retire)?;
+        let name = format!("fc-vcpu{index}");
+        let (shared, failed) = (Arc::clone(&self.shared), self.report(&name));
+        let report = move |end| {
+            failed(end);
+            shared.lifecycle().retire(usize::from(index));
+        };
+        let thread = self.spawn(&name, filter, vcpu, report)?;
         self.threads().vcpus.push(thread);
         Ok(())
     }
 
-    /// Starts a thread of the VM, whose panic ends the run; `last` is run at its end, however it ends.
-    fn spawn(
+    /// Starts a thread of the VM. Without a filter only where the embedder wants it so.
+    fn spawn<W: Work>(
         &self,
         name: &str,
-        body: impl FnOnce() + Send + 'static,
-        last: impl FnOnce() + Send + 'static,
-    ) -> Result<JoinHandle<()>, StartError> {
+        filter: Option<&Filter>,
+        work: W,
+        report: impl FnOnce(End) + Send + 'static,
+    ) -> Result<JoinHandle<W>, StartError> {
+        let none = Filter::none();
+        spawn(name, filter.unwrap_or(&none), work, report)
+            .map_err(|source| StartError { thread: name.to_owned(), source })
+    }
+
+    /// What the end of a thread means to the run: nothing, unless it had no good one.
+    fn report(&self, name: &str) -> impl FnOnce(End) + Send + use<> {
         let (shared, thread) = (Arc::clone(&self.shared), name.to_owned());
-        let report = move |end| {
-            if let End::Panicked(message) = end {
-                shared.end(Err(WaitError::Panicked { thread, message }));
-            }
-            last();
-        };
-        spawn(name, body, report).map_err(|source| StartError { thread: name.to_owned(), source })
+        move |end| match end {
+            End::Returned => {}
+            End::Panicked(message) => shared.fail(Err(WaitError::Panicked { thread, message })),
+            End::NotJailed(message) => shared.fail(Err(WaitError::NotJailed { thread, message })),
+        }
     }
 
     /// After the end of the run: joins the vCPUs' threads, and then the devices' and the console's, whose work
@@ -180,7 +214,11 @@ impl Running {
     fn settle(&self) {
         let mut threads = self.threads();
         // A panic of a thread has been caught and reported: joining cannot fail.
-        threads.vcpus.drain(..).for_each(|thread| drop(thread.join()));
+        let vcpus: Vec<_> = threads.vcpus.drain(..).filter_map(|thread| thread.join().ok()).collect();
+        if matches!(self.shared.lifecycle().outcome(), Some(Ok(Exit::Crash(_)))) {
+            threads.crashed.extend(vcpus.iter().map(|vcpu| (vcpu.index(), vcpu.snapshot())));
+        }
+        drop(vcpus);
         self.devices.close();
         threads.devices.drain(..).for_each(|thread| drop(thread.join()));
         self.shared.serial().close();
@@ -191,6 +229,10 @@ impl Running {
 
     /// Adds to a crash what its vCPU's thread had no call to find out.
     fn explain(&self, mut crash: Crash) -> Crash {
+        if let Some((registers, address)) = self.threads().crashed.get(&crash.vcpu) {
+            crash.registers.clone_from(registers);
+            crash.instruction_address = *address;
+        }
         if let (true, Some(address)) = (crash.instruction.is_empty(), crash.instruction_address) {
             crash.instruction = self.ram.peek(address, LONGEST_INSTRUCTION);
         }

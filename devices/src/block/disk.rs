@@ -3,7 +3,6 @@
 use std::fs::File;
 use std::io::{self, ErrorKind, Seek, SeekFrom};
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
@@ -11,8 +10,8 @@ use vmm_sys_util::fallocate::{FallocateMode, fallocate};
 
 use super::protocol::{SERIAL_LEN, feature};
 use super::spec::Cache;
-use crate::host_io::{IoVecs, Span};
-use crate::virtio::{Buffer, Memory};
+use crate::host_io::{IoVecs, Span, pwrite};
+use crate::virtio::{BackEnd, Buffer, Memory};
 
 /// How much is written at once where the file system cannot make zeroes itself.
 const ZEROES_LEN: usize = 16 << 10;
@@ -73,15 +72,6 @@ impl Disk {
         }
     }
 
-    /// Looks at the file's size again. What is less than a block at the end of
-    /// the file is not there for the guest.
-    pub(super) fn rescan(&self) -> io::Result<()> {
-        let len = measure(&self.file)?;
-        let size = len & !u64::from(self.block_size.saturating_sub(1));
-        self.size.store(size, Ordering::Relaxed);
-        Ok(())
-    }
-
     /// Reads from the disk. `done` says how much is done already, and when it returns, how much was done.
     pub(super) fn read(
         &self,
@@ -136,8 +126,12 @@ impl Disk {
         while !rest.is_empty() {
             let len = rest.end.saturating_sub(rest.start);
             let piece = usize::try_from(len).ok().and_then(|len| zeroes.get(..len)).unwrap_or(&zeroes);
-            self.file.write_all_at(piece, rest.start)?;
-            rest.start = rest.start.saturating_add(piece.len() as u64);
+            match pwrite(&self.file, rest.start, piece) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(count) => rest.start = rest.start.saturating_add(count as u64),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
         }
         Ok(())
     }
@@ -148,6 +142,19 @@ impl Disk {
         }
         let len = range.end.saturating_sub(range.start);
         fallocate(&self.file, mode, true, range.start, len).map_err(io::Error::from)
+    }
+}
+
+impl BackEnd for Disk {
+    /// What is less than a block at the end of the file is not there for the guest.
+    fn look_again(&self) {
+        match measure(&self.file) {
+            Ok(len) => {
+                let size = len & !u64::from(self.block_size.saturating_sub(1));
+                self.size.store(size, Ordering::Relaxed);
+            }
+            Err(error) => log::warn!("cannot tell the size of a disk: {error}"),
+        }
     }
 }
 

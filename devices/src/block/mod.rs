@@ -9,9 +9,8 @@
 //! the driver chose write-through or agreed to neither CONFIG_WCE nor FLUSH; otherwise once a flush that was
 //! sent after it completes. So a flush need not wait for requests that are in flight.
 //!
-//! System calls of a queue's thread, besides waiting for and writing eventfds: `preadv`, `pwritev2`, `pwrite64`,
-//! `fallocate`, `fdatasync`; `lseek` for a rescan, `timerfd_settime` with a rate limit, `flock` at the end; with a
-//! ring, those of `uring`.
+//! System calls of a queue's thread, besides waiting for and writing eventfds: `preadv2`, `pwritev2`, `fallocate`,
+//! `fdatasync`; with a ring, `io_uring_enter`.
 //!
 //! | threat | answer |
 //! |---|---|

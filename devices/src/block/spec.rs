@@ -254,7 +254,7 @@ impl Block {
             size: AtomicU64::new(size),
         });
         let card = |index| -> io::Result<(Vec<u16>, Box<dyn Card>)> {
-            let throttle = limiter.clone().map(Throttle::new).transpose()?;
+            let throttle = limiter.clone().map(Throttle::new);
             Ok((vec![index], Box::new(Worker::new(Arc::clone(&disk), index, self.engine, throttle)?)))
         };
         Ok(Device {
@@ -267,6 +267,7 @@ impl Block {
                 .map(card)
                 .collect::<io::Result<_>>()
                 .map_err(|source| BlockError::Descriptors { path: path.clone(), source })?,
+            back_end: Some(disk.clone()),
         })
     }
 

@@ -1,9 +1,7 @@
 //! The io_uring engine: many requests of one queue in flight at once.
 //!
-//! The ring is made when the driver first brings the device up, on the queue's thread, and kept: a VM does not
-//! wait for it to start, and one whose guest never uses the disk has none. Whoever jails that thread has to
-//! let `io_uring_setup`, `io_uring_register` and the ring's `mmap`s through, or to have the queue fall back
-//! to system calls. What the ring itself may do is bounded before it is first used: vectored reads and writes
+//! The ring is made on the queue's thread as the first thing it does, before the thread is jailed: a VM does not
+//! wait for it to start, and the jail lets neither `io_uring_setup` nor `io_uring_register` through. What the ring itself may do is bounded before it is first used: vectored reads and writes
 //! and fsync, on the one registered file, and nothing else (a ring could open files past any filter otherwise).
 //!
 //! What must hold, as the kernel reads and writes what an entry points to until its completion is there:
@@ -28,7 +26,6 @@ use vmm_sys_util::eventfd::EventFd;
 
 use super::protocol::{HEADER_LEN, QUEUE_SIZE};
 use super::request::Request;
-use crate::eventfd;
 use crate::host_io::{IoVecs, Span};
 use crate::virtio::{Chain, Memory};
 
@@ -38,7 +35,6 @@ const FILE: types::Fixed = types::Fixed(0);
 /// A ring, and what is in flight.
 pub(super) struct Uring {
     ring: IoUring,
-    completed: EventFd,
     slots: Vec<Slot>,
     /// The slots that are not in flight.
     free: Vec<u16>,
@@ -63,8 +59,8 @@ pub(super) struct Completion<'a> {
 }
 
 impl Uring {
-    /// A ring for `file`, to be used by the calling thread alone.
-    pub(super) fn new(file: &File) -> io::Result<Self> {
+    /// A ring for `file`, to be used by the calling thread alone. What has completed is told by an edge of `completed`.
+    pub(super) fn new(file: &File, completed: &EventFd) -> io::Result<Self> {
         // The best that the kernel has, or else what all have.
         let ring = IoUring::builder()
             .setup_r_disabled()
@@ -74,7 +70,6 @@ impl Uring {
             .setup_taskrun_flag()
             .build(QUEUE_SIZE.into())
             .or_else(|_| IoUring::builder().setup_r_disabled().build(QUEUE_SIZE.into()))?;
-        let completed = eventfd()?;
         let submitter = ring.submitter();
         submitter.register_files(&[file.as_raw_fd()])?;
         submitter.register_eventfd(completed.as_raw_fd())?;
@@ -84,12 +79,7 @@ impl Uring {
         restrictions.extend([Restriction::sqe_flags_allowed(flags), Restriction::sqe_flags_required(flags)]);
         submitter.register_restrictions(&mut restrictions)?;
         submitter.register_enable_rings()?;
-        Ok(Self { ring, completed, slots: Vec::new(), free: Vec::new(), memory: None })
-    }
-
-    /// What is written when something has completed. Not to be read: wait for its edges.
-    pub(super) fn completed(&self) -> &EventFd {
-        &self.completed
+        Ok(Self { ring, slots: Vec::new(), free: Vec::new(), memory: None })
     }
 
     /// Requests are for a queue with this memory from now on. None is in flight.

@@ -14,9 +14,19 @@ fn image() -> TempFile {
     file
 }
 
+fn eventfd() -> EventFd {
+    EventFd::new(libc::EFD_NONBLOCK).unwrap()
+}
+
 /// A ring on a file, or a word on why there is none.
 fn ring(test: &str, file: &TempFile) -> Option<Uring> {
-    Uring::new(file.as_file()).inspect_err(|error| println!("SKIPPED {test}: no io_uring here: {error}")).ok()
+    ring_telling(&eventfd(), test, file)
+}
+
+fn ring_telling(completed: &EventFd, test: &str, file: &TempFile) -> Option<Uring> {
+    Uring::new(file.as_file(), completed)
+        .inspect_err(|error| println!("SKIPPED {test}: no io_uring here: {error}"))
+        .ok()
 }
 
 /// How many rings of this process have this file registered.
@@ -29,6 +39,13 @@ fn rings_on(file: &Path) -> usize {
                 .is_ok_and(|info| info.contains(name))
     })
     .count()
+}
+
+fn flush(driver: &mut Driver) -> u8 {
+    driver.put(BUFFERS, &[4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    driver.put(BUFFERS + 0x1000, &[0xee]);
+    driver.request(0, &[Seg::readable(BUFFERS, 16), Seg::writable(BUFFERS + 0x1000, 1)]);
+    driver.get(BUFFERS + 0x1000, 1)[0]
 }
 
 fn read_first_sector(driver: &mut Driver) -> u8 {
@@ -44,19 +61,19 @@ fn read_first_sector(driver: &mut Driver) -> u8 {
 }
 
 #[test]
-fn a_ring_is_made_when_the_driver_comes_up_and_kept() {
+fn a_ring_is_made_when_the_thread_begins_and_kept() {
     let file = image();
-    if ring("a_ring_is_made_when_the_driver_comes_up_and_kept", &file).is_none() {
+    if ring("a_ring_is_made_when_the_thread_begins_and_kept", &file).is_none() {
         return;
     }
     let block = Block::file(file.as_path()).engine(BlockEngine::IoUring).queues(2);
     let mut driver = Driver::new(block.build().unwrap());
     driver.negotiate(u64::MAX);
-    assert_eq!(rings_on(file.as_path()), 0, "until it is driven");
+    driver.until("a ring for each queue", |_| rings_on(file.as_path()) == 2);
     for _ in 0..3 {
         driver.start(u64::MAX);
         assert_eq!(read_first_sector(&mut driver), 0);
-        driver.until("a ring for each queue", |_| rings_on(file.as_path()) == 2);
+        assert_eq!(rings_on(file.as_path()), 2, "and no others");
     }
     driver.bench.end();
     assert_eq!(rings_on(file.as_path()), 0);
@@ -117,7 +134,10 @@ fn as_many_are_in_flight_as_there_are_slots_and_a_drop_waits_for_them() {
 #[test]
 fn nothing_that_has_ended_is_forgotten() {
     let file = image();
-    let Some(mut uring) = ring("nothing_that_has_ended_is_forgotten", &file) else { return };
+    let completed = eventfd();
+    let Some(mut uring) = ring_telling(&completed, "nothing_that_has_ended_is_forgotten", &file) else {
+        return;
+    };
     uring.start(memory());
     (0..QUEUE_SIZE).for_each(|_| uring.push(&mut Chain::new(), Request::Flush, false).unwrap());
     uring.submit().unwrap();
@@ -125,7 +145,7 @@ fn nothing_that_has_ended_is_forgotten() {
     std::thread::sleep(Duration::from_millis(300));
     let start = Instant::now();
     while uring.in_flight() > 0 {
-        if uring.completed().read().is_ok() {
+        if completed.read().is_ok() {
             uring.submit().unwrap();
             while uring.complete().is_some() {}
         }
@@ -142,13 +162,14 @@ fn without_io_uring_system_calls_do() {
     // The device's threads inherit the filter.
     let test = std::thread::spawn(move || {
         forbid(libc::SYS_io_uring_setup);
-        let error = Uring::new(&File::open(&path).unwrap()).err().unwrap();
+        let error = Uring::new(&File::open(&path).unwrap(), &eventfd()).err().unwrap();
         assert_eq!(error.raw_os_error(), Some(libc::EPERM));
         let block = Block::file(&path).engine(BlockEngine::IoUring);
         let mut driver = Driver::new(block.build().unwrap());
         for _ in 0..2 {
             driver.start(u64::MAX);
             assert_eq!(read_first_sector(&mut driver), 0);
+            assert_eq!(flush(&mut driver), 0);
         }
         assert_eq!(rings_on(&path), 0);
         driver.bench.end();

@@ -3,7 +3,7 @@
 //! What must hold:
 //! - A turn takes at most as many chains as the queue has entries; what is left waits for the next turn, so
 //!   that a reset, or another event, gets its own.
-//! - While the rate limit makes the queue wait, no chain is taken; the timer ends that.
+//! - While the rate limit makes the queue wait, no chain is taken; a deadline ends that.
 //! - A request that fails has a status; only a chain that is none breaks the queue.
 
 use std::io;
@@ -12,7 +12,6 @@ use std::time::Instant;
 
 use event_manager::EventSet;
 use vmm_sys_util::eventfd::EventFd;
-use vmm_sys_util::timerfd::TimerFd;
 
 use super::disk::{Disk, Transfer};
 use super::protocol::{Config, HEADER_LEN, SECTOR, Status};
@@ -22,12 +21,10 @@ use super::uring::{Completion, Uring, is_transient};
 use crate::eventfd;
 use crate::host_io::IoVecs;
 use crate::rate_limit::Limiter;
-use crate::virtio::{Broken, Card, Chain, Events, Line, Queue, Short};
+use crate::virtio::{Broken, Card, Chain, Events, Job, Line, Queue, Short};
 
-/// The card's own descriptors, by token.
+/// The token of the card's own descriptor.
 const AGAIN: u32 = 0;
-const TIMER: u32 = 1;
-const RING: u32 = 2;
 
 /// Completed chains are shown to the driver after so many, or so many bytes: later would cost latency,
 /// earlier an interrupt for each.
@@ -38,12 +35,15 @@ const BATCH_BYTES: u64 = 256 << 10;
 pub(super) struct Worker {
     disk: Arc<Disk>,
     index: u16,
-    /// Written where a turn ends with work left. Never read: its events are edges.
+    /// Written where a turn ends with work left, and by the ring where something has completed. Never read: its
+    /// events are edges.
     again: EventFd,
     throttle: Option<Throttle>,
     /// The engine that was asked for is io_uring, and it has not failed.
     wants_ring: bool,
     uring: Option<Uring>,
+    /// A ring that was given up: it cannot be closed in the thread's jail.
+    useless: Option<Uring>,
     session: Option<Session>,
     queue: Option<Queue>,
     chain: Chain,
@@ -62,26 +62,23 @@ struct Session {
 }
 
 /// The rate limit, shared by all queues of the disk, as it is the disk's: or a guest would have as many times
-/// as much as it uses queues. And what wakes this queue.
+/// as much as it uses queues. And until when this queue waits for it.
 pub(super) struct Throttle {
     limiter: Arc<Mutex<Limiter>>,
-    /// Never read: its events are edges.
-    timer: TimerFd,
-    waiting: bool,
+    until: Option<Instant>,
 }
 
 impl Throttle {
-    pub(super) fn new(limiter: Arc<Mutex<Limiter>>) -> io::Result<Self> {
-        Ok(Self { limiter, timer: TimerFd::new()?, waiting: false })
+    pub(super) fn new(limiter: Arc<Mutex<Limiter>>) -> Self {
+        Self { limiter, until: None }
     }
 
-    /// Whether the next request has to wait; the timer is then set.
+    /// Whether the next request has to wait.
     fn holds(&mut self) -> bool {
         let now = Instant::now();
         let wait = self.limiter.lock().unwrap_or_else(PoisonError::into_inner).wait(now);
-        // A timer that cannot be set would never end the wait: then there is none.
-        self.waiting = wait.is_some_and(|wait| self.timer.reset(wait, None).is_ok());
-        self.waiting
+        self.until = wait.and_then(|wait| now.checked_add(wait));
+        self.until.is_some()
     }
 
     fn charge(&self, bytes: u64) {
@@ -117,6 +114,7 @@ impl Worker {
             throttle,
             wants_ring: engine == BlockEngine::IoUring,
             uring: None,
+            useless: None,
             session: None,
             queue: None,
             chain: Chain::new(),
@@ -135,7 +133,7 @@ impl Worker {
             queue.publish()?;
             match pause {
                 Pause::Empty if !queue.enable_kicks()? => return Ok(()),
-                // The timer calls again, or the ring does.
+                // The deadline calls again, or the ring does.
                 Pause::Throttled => return Ok(()),
                 Pause::Full if !freed => return Ok(()),
                 _ if budget == 0 => {
@@ -159,7 +157,7 @@ impl Worker {
         else {
             return Ok(Pause::Empty);
         };
-        if throttle.as_ref().is_some_and(|throttle| throttle.waiting) {
+        if throttle.as_ref().is_some_and(|throttle| throttle.until.is_some()) {
             return Ok(Pause::Throttled);
         }
         queue.disable_kicks()?;
@@ -221,12 +219,12 @@ impl Worker {
     }
 
     /// Waits for all that is in flight, and completes it.
-    fn drain(&mut self, events: &mut Events<'_, '_>) {
+    fn drain(&mut self) {
         while self.uring.as_ref().is_some_and(|uring| uring.in_flight() > 0) {
             if let Some(uring) = self.uring.take_if(|uring| uring.wait().is_err()) {
                 // What cannot be waited for is given up with all that belongs to it.
-                events.remove(uring.completed());
                 self.wants_ring = false;
+                self.useless = Some(uring);
             }
             // A used ring out of reach is the driver's loss; the wait goes on.
             let _: Result<bool, Broken> = self.collect();
@@ -236,7 +234,8 @@ impl Worker {
     /// Makes the ring, where one is wanted and there is none; without one, system calls do.
     fn prepare_ring(&mut self) {
         if self.wants_ring && self.uring.is_none() {
-            self.uring = Uring::new(&self.disk.file)
+            let ring = Uring::new(&self.disk.file, &self.again);
+            self.uring = ring
                 .inspect_err(|error| log::warn!("no io_uring for a disk, system calls do instead: {error}"))
                 .ok();
             self.wants_ring = self.uring.is_some();
@@ -358,17 +357,20 @@ fn complete(queue: &mut Queue, chain: &Chain, status: Status, filled: usize) -> 
 }
 
 impl Card for Worker {
-    fn activate(&mut self, features: u64, line: &Arc<Line>, events: &mut Events<'_, '_>) -> io::Result<()> {
-        let edge = EventSet::IN | EventSet::EDGE_TRIGGERED;
-        self.session = Some(Session { features, line: Arc::clone(line), warned: false });
-        events.add(&self.again, AGAIN, edge)?;
-        if let Some(throttle) = &self.throttle {
-            events.add(&throttle.timer, TIMER, edge)?;
-        }
+    fn job(&self) -> Job {
+        if self.wants_ring { Job::DiskRing } else { Job::Disk }
+    }
+
+    fn prepare(&mut self) {
         self.prepare_ring();
-        if let Some(uring) = &self.uring {
-            events.add(uring.completed(), RING, edge)?;
-        }
+    }
+
+    fn register(&mut self, events: &mut Events<'_, '_>) -> io::Result<()> {
+        events.add(&self.again, AGAIN, EventSet::IN | EventSet::EDGE_TRIGGERED)
+    }
+
+    fn activate(&mut self, features: u64, line: &Arc<Line>, _: &mut Events<'_, '_>) -> io::Result<()> {
+        self.session = Some(Session { features, line: Arc::clone(line), warned: false });
         // While nobody drove the device, the file may have changed its size.
         self.announce();
         Ok(())
@@ -381,23 +383,18 @@ impl Card for Worker {
         self.queue = Some(queue);
     }
 
-    fn stop_queue(&mut self, index: u16, events: &mut Events<'_, '_>) -> Option<Queue> {
+    fn stop_queue(&mut self, index: u16, _: &mut Events<'_, '_>) -> Option<Queue> {
         self.queue.as_ref().filter(|queue| queue.index() == index)?;
-        self.drain(events);
+        self.drain();
         if let Some(uring) = &mut self.uring {
             uring.stop();
         }
         self.queue.take()
     }
 
-    fn deactivate(&mut self, events: &mut Events<'_, '_>) {
-        events.remove(&self.again);
-        if let Some(uring) = &self.uring {
-            events.remove(uring.completed());
-        }
+    fn deactivate(&mut self, _: &mut Events<'_, '_>) {
         if let Some(throttle) = &mut self.throttle {
-            events.remove(&throttle.timer);
-            throttle.waiting = false;
+            throttle.until = None;
         }
         self.session = None;
     }
@@ -406,21 +403,22 @@ impl Card for Worker {
         self.serve()
     }
 
-    fn ready(&mut self, token: u32, _: EventSet, _: &mut Events<'_, '_>) -> Result<(), Broken> {
-        if let (TIMER, Some(throttle)) = (token, &mut self.throttle) {
-            throttle.waiting = false;
+    fn ready(&mut self, _: u32, _: EventSet, _: &mut Events<'_, '_>) -> Result<(), Broken> {
+        self.serve()
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.throttle.as_ref()?.until
+    }
+
+    fn due(&mut self, _: &mut Events<'_, '_>) -> Result<(), Broken> {
+        if let Some(throttle) = &mut self.throttle {
+            throttle.until = None;
         }
         self.serve()
     }
 
     fn rescan(&mut self) {
-        // One card does it for all.
-        if self.index != 0 {
-            return;
-        }
-        if let Err(error) = self.disk.rescan() {
-            log::warn!("cannot tell the size of a disk: {error}");
-        }
         self.announce();
     }
 }

@@ -65,7 +65,7 @@ enum Wait {
     Tap,
     /// Its next turn: it has done enough for this one.
     Turn,
-    /// The rate limit's timer.
+    /// The rate limit.
     Clock,
     /// Nothing: the TAP is gone.
     Gone,

@@ -301,9 +301,9 @@ impl Limiters {
         })
     }
 
-    fn throttles(&self) -> io::Result<Throttles> {
-        let throttle = |limiter: &Option<_>| limiter.clone().map(Throttle::new).transpose();
-        Ok(Throttles { receive: throttle(&self.receive)?, transmit: throttle(&self.transmit)? })
+    fn throttles(&self) -> Throttles {
+        let throttle = |limiter: &Option<_>| limiter.clone().map(Throttle::new);
+        Throttles { receive: throttle(&self.receive), transmit: throttle(&self.transmit) }
     }
 }
 
@@ -343,10 +343,10 @@ impl Parts {
                 queues.push(control);
             }
             let pair =
-                Pair::new((index, count), tap, mtu, Arc::clone(&link), first.take(), limiters.throttles()?)?;
+                Pair::new((index, count), tap, mtu, Arc::clone(&link), first.take(), limiters.throttles())?;
             cards.push((queues, Box::new(pair)));
         }
-        Ok(Device { kind: Kind::Net, features, config, writable: None, queue_sizes, cards })
+        Ok(Device { kind: Kind::Net, features, config, writable: None, queue_sizes, cards, back_end: None })
     }
 }
 

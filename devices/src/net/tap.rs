@@ -12,6 +12,7 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 
 use super::HEADER_LEN;
+use crate::host_io::Here;
 use vmm_sys_util::ioctl::{ioctl_with_mut_ref, ioctl_with_ref, ioctl_with_val};
 
 /// Bytes of an interface's name, with the zero that ends it.
@@ -133,7 +134,7 @@ impl Tap {
         const LONGEST_QUEUE: usize = 4096;
         let mut beginning = [0; HEADER_LEN];
         for _ in 0..LONGEST_QUEUE {
-            if !matches!((&self.0).read(&mut beginning), Ok(1..)) {
+            if !matches!(Here(&self.0).read(&mut beginning), Ok(1..)) {
                 break;
             }
         }

@@ -1,36 +1,30 @@
 //! The rate limit of one direction of a card.
 //!
-//! The tokens are the card's: all its pairs take from them, and a reset does not bring them back. Each pair
-//! has a timer of its own to wait with.
+//! The tokens are the card's: all its pairs take from them, and a reset does not bring them back. Each pair waits
+//! by itself.
 
-use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
-
-use vmm_sys_util::timerfd::TimerFd;
 
 use crate::rate_limit::Limiter;
 
 /// A pair's view of a limit.
 pub(super) struct Throttle {
     limiter: Arc<Mutex<Limiter>>,
-    timer: TimerFd,
+    until: Option<Instant>,
 }
 
 impl Throttle {
-    pub(super) fn new(limiter: Arc<Mutex<Limiter>>) -> io::Result<Self> {
-        Ok(Self { limiter, timer: TimerFd::new().map_err(io::Error::from)? })
+    pub(super) fn new(limiter: Arc<Mutex<Limiter>>) -> Self {
+        Self { limiter, until: None }
     }
 
-    /// Whether a frame may pass now. If not, the timer says when to ask again.
+    /// Whether a frame may pass now. If not, [`until`](Self::until) says when to ask again.
     pub(super) fn admits(&mut self) -> bool {
-        let wait = self.limiter().wait(Instant::now());
-        let Some(wait) = wait else { return true };
-        if let Err(error) = self.timer.reset(wait, None) {
-            log::debug!("a rate limit is not kept: {error}");
-            return true;
-        }
-        false
+        let now = Instant::now();
+        let wait = self.limiter().wait(now);
+        self.until = wait.and_then(|wait| now.checked_add(wait));
+        self.until.is_none()
     }
 
     /// A frame with `bytes` of payload passes.
@@ -38,16 +32,14 @@ impl Throttle {
         self.limiter().charge(bytes as u64);
     }
 
-    /// Stops the timer, whether it has expired or not.
+    /// Nothing waits any more.
     pub(super) fn clear(&mut self) {
-        if let Err(error) = self.timer.clear() {
-            log::debug!("a timer was not stopped: {error}");
-        }
+        self.until = None;
     }
 
-    /// What expires.
-    pub(super) fn timer(&self) -> &TimerFd {
-        &self.timer
+    /// Until when there is a wait.
+    pub(super) fn until(&self) -> Option<Instant> {
+        self.until
     }
 
     fn limiter(&self) -> MutexGuard<'_, Limiter> {

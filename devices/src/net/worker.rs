@@ -7,6 +7,7 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use event_manager::EventSet;
 use vmm_sys_util::eventfd::EventFd;
@@ -19,12 +20,10 @@ use super::throttle::Throttle;
 use super::transmit::Transmitter;
 use super::{Wait, features};
 use crate::eventfd;
-use crate::virtio::{Broken, Card, Events, Line, Queue};
+use crate::virtio::{Broken, Card, Events, Job, Line, Queue};
 
 const TAP: u32 = 0;
 const AGAIN: u32 = 1;
-const RECEIVE_CLOCK: u32 = 2;
-const TRANSMIT_CLOCK: u32 = 3;
 
 /// A pair of queues of a network card.
 pub(super) struct Pair {
@@ -37,6 +36,7 @@ pub(super) struct Pair {
     link: Arc<Link>,
     first: Option<First>,
     throttles: Throttles,
+    /// Never read: its events are edges.
     again: EventFd,
     accepted: u64,
     line: Option<Arc<Line>>,
@@ -210,17 +210,23 @@ impl Pair {
         Ok(())
     }
 
-    /// A timer has expired, which is what a direction may have waited for.
-    fn time_is_up(&mut self, token: u32) -> Result<(), Broken> {
-        let receives = token == RECEIVE_CLOCK;
+    /// A wait for the rate limit is over, or both are.
+    fn time_is_up(&mut self) -> Result<(), Broken> {
+        let now = Instant::now();
+        let is_over = |throttle: &mut Throttle| {
+            let over = throttle.until().is_some_and(|until| until <= now);
+            if over {
+                throttle.clear();
+            }
+            over
+        };
         let Throttles { receive, transmit } = &mut self.throttles;
-        if let Some(throttle) = if receives { receive } else { transmit } {
-            throttle.clear();
-        }
+        let (receives, transmits) =
+            (receive.as_mut().is_some_and(is_over), transmit.as_mut().is_some_and(is_over));
         if receives && self.receives_on(Wait::Clock) {
             self.receive()?;
         }
-        if !receives && self.transmits_on(Wait::Clock) {
+        if transmits && self.transmits_on(Wait::Clock) {
             self.transmit()?;
         }
         Ok(())
@@ -233,7 +239,6 @@ impl Pair {
     }
 
     fn again(&mut self) -> Result<(), Broken> {
-        let _: io::Result<u64> = self.again.read();
         if self.receives_on(Wait::Turn) {
             self.receive()?;
         }
@@ -286,16 +291,14 @@ impl Pair {
 }
 
 impl Card for Pair {
+    fn job(&self) -> Job {
+        Job::Frames
+    }
+
     fn activate(&mut self, features: u64, line: &Arc<Line>, events: &mut Events<'_, '_>) -> io::Result<()> {
         self.accepted = features;
         self.line = Some(Arc::clone(line));
-        events.add(&self.again, AGAIN, EventSet::IN)?;
-        let Throttles { receive, transmit } = &self.throttles;
-        for (throttle, token) in [(receive, RECEIVE_CLOCK), (transmit, TRANSMIT_CLOCK)] {
-            if let Some(throttle) = throttle {
-                events.add(throttle.timer(), token, EventSet::IN)?;
-            }
-        }
+        events.add(&self.again, AGAIN, EventSet::IN | EventSet::EDGE_TRIGGERED)?;
         if self.is_gone() {
             return Ok(());
         }
@@ -347,7 +350,6 @@ impl Card for Pair {
         events.remove(&self.tap);
         self.waiting = EventSet::empty();
         for throttle in [&mut self.throttles.receive, &mut self.throttles.transmit].into_iter().flatten() {
-            events.remove(throttle.timer());
             throttle.clear();
         }
         self.line = None;
@@ -363,9 +365,19 @@ impl Card for Pair {
         match token {
             TAP => self.tap_is_ready(ready)?,
             AGAIN => self.again()?,
-            RECEIVE_CLOCK | TRANSMIT_CLOCK => self.time_is_up(token)?,
             _ => {}
         }
+        self.settle(events);
+        Ok(())
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        let Throttles { receive, transmit } = &self.throttles;
+        [receive, transmit].into_iter().flatten().filter_map(Throttle::until).min()
+    }
+
+    fn due(&mut self, events: &mut Events<'_, '_>) -> Result<(), Broken> {
+        self.time_is_up()?;
         self.settle(events);
         Ok(())
     }

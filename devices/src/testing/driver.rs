@@ -9,8 +9,10 @@ use std::time::{Duration, Instant};
 use vm_memory::{Bytes, GuestAddress};
 
 use crate::Interrupt;
+#[cfg(test)]
+use crate::virtio::Job;
 use crate::virtio::mmio::{feature, status};
-use crate::virtio::{Device, Memory, RegisterPages, Transport, mmio};
+use crate::virtio::{Device, Memory, RegisterPages, Transport, Worker, mmio};
 
 /// Where the rings of queue *n* begin: one page each for descriptors, available and used ring, 4 pages apart.
 const RINGS: u64 = 0x1_0000;
@@ -81,8 +83,7 @@ impl Bench {
         let edges = Edges::default();
         let (transport, workers) =
             Transport::new(device, page, Box::new(edges.clone()), Arc::clone(&memory)).unwrap();
-        let workers =
-            workers.into_iter().map(|worker| thread::spawn(move || worker.run().unwrap())).collect();
+        let workers = workers.into_iter().map(start).collect();
         Self { memory, transport, edges, workers }
     }
 
@@ -97,6 +98,46 @@ impl Bench {
             worker.join().expect("a worker panicked");
         }
     }
+}
+
+/// A worker on a thread of its own, as fuzz targets want it.
+#[cfg(not(test))]
+fn start(mut worker: Worker) -> JoinHandle<()> {
+    thread::spawn(move || {
+        worker.prepare();
+        worker.run().unwrap();
+    })
+}
+
+/// A worker on a thread of its own that is jailed as in a VM: what a device calls beyond its list, ends its tests.
+#[cfg(test)]
+fn start(worker: Worker) -> JoinHandle<()> {
+    use firecrest_seccomp::{End, Role, Work, spawn};
+
+    struct Jailed(Worker);
+    impl Work for Jailed {
+        fn prepare(&mut self) {
+            self.0.prepare();
+        }
+        fn run(&mut self) {
+            self.0.run().unwrap();
+        }
+    }
+    let role = match worker.job() {
+        Job::Disk => Role::Block,
+        Job::DiskRing => Role::BlockUring,
+        Job::Frames => Role::Net,
+        Job::Streams => Role::VsockStreams,
+        Job::Broker => Role::VsockBroker,
+    };
+    let filter = crate::jail_tests::jail().filter(role, libc::SIGSTKFLT).unwrap();
+    let (ended, end) = std::sync::mpsc::channel();
+    let thread =
+        spawn(&role.to_string(), &filter, Jailed(worker), move |end| ended.send(end).unwrap()).unwrap();
+    thread::spawn(move || {
+        drop(thread.join().unwrap());
+        assert_eq!(end.recv(), Ok(End::Returned));
+    })
 }
 
 /// The driver of the device on a bench.

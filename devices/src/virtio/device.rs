@@ -9,6 +9,7 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU8;
+use std::time::Instant;
 
 use event_manager::{EventOps, EventSet};
 
@@ -27,6 +28,21 @@ pub enum Kind {
     Vsock = 19,
 }
 
+/// What a card's thread does on the host: whoever starts the thread can tell from it what it has to be able to call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Job {
+    /// Reads and writes a disk's file.
+    Disk,
+    /// The same, mostly by an io_uring.
+    DiskRing,
+    /// Passes frames to and from a TAP.
+    Frames,
+    /// Moves bytes between the guest and sockets.
+    Streams,
+    /// Opens sockets.
+    Broker,
+}
+
 /// A device, built, and not yet behind a transport.
 pub struct Device {
     /// What it is.
@@ -41,6 +57,8 @@ pub struct Device {
     pub queue_sizes: Vec<u16>,
     /// Who does the work, and on which queues. Each queue is one card's.
     pub cards: Vec<(Vec<u16>, Box<dyn Card>)>,
+    /// The back end, where it can change.
+    pub back_end: Option<Arc<dyn BackEnd>>,
 }
 
 impl std::fmt::Debug for Device {
@@ -52,11 +70,34 @@ impl std::fmt::Debug for Device {
     }
 }
 
+/// What a device's cards have in common, as seen by the embedder's threads.
+pub trait BackEnd: std::fmt::Debug + Send + Sync {
+    /// Looks what has changed. The cards are told to compare after that; they have no calls to look themselves.
+    fn look_again(&self);
+}
+
 /// A device's work, or one thread's part of it. All methods are called on that thread.
 ///
-/// The order of calls: `activate`, `start_queue` for each queue that the driver has set up; then `kicked`
+/// The order of calls: `register`, `prepare`, once; `activate`, `start_queue` for each queue that the driver has set up; then `kicked`
 /// and `ready` as things happen; `stop_queue` for each queue, `deactivate`; and again from the beginning.
 pub trait Card: Send {
+    /// What it does on the host.
+    fn job(&self) -> Job;
+
+    /// The thread has begun, and is not jailed yet: here is made what later calls may not make, and what only the
+    /// thread itself can make.
+    fn prepare(&mut self) {}
+
+    /// Registers what is waited for at all times, edge-triggered. It is not called for these while it is not
+    /// activated.
+    ///
+    /// # Errors
+    /// What the host said: the thread then ends at once.
+    fn register(&mut self, events: &mut Events<'_, '_>) -> io::Result<()> {
+        let _ = events;
+        Ok(())
+    }
+
     /// The driver has accepted `features` and set DRIVER_OK.
     ///
     /// # Errors
@@ -86,7 +127,21 @@ pub trait Card: Send {
     /// As for [`kicked`](Self::kicked).
     fn ready(&mut self, token: u32, ready: EventSet, events: &mut Events<'_, '_>) -> Result<(), Broken>;
 
-    /// The embedder asks to look at the back end again: its size may have changed. Called at any time.
+    /// When the card wants to be called though nothing happens to it. Asked before each wait.
+    fn deadline(&self) -> Option<Instant> {
+        None
+    }
+
+    /// That time has come, or has all but come: waits are counted in milliseconds.
+    ///
+    /// # Errors
+    /// As for [`kicked`](Self::kicked).
+    fn due(&mut self, events: &mut Events<'_, '_>) -> Result<(), Broken> {
+        let _ = events;
+        Ok(())
+    }
+
+    /// The back end has been looked at again: its size may have changed. Called at any time.
     fn rescan(&mut self) {}
 }
 

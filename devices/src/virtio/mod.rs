@@ -25,7 +25,7 @@ mod worker;
 pub mod mmio;
 
 pub use chain::{Buffer, Chain, MAX_BUFFERS, Short, slices, write};
-pub use device::{Card, Device, Events, Kind};
+pub use device::{BackEnd, Card, Device, Events, Job, Kind};
 pub use line::Line;
 pub use page::{REGISTERS_SIZE, RegisterPage, RegisterPages};
 pub use queue::{Broken, Queue, QueueError, QueueState};

@@ -28,7 +28,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::Memory;
-use super::device::{Device, Kind};
+use super::device::{BackEnd, Device, Kind};
 use super::line::Line;
 use super::mmio::{self, feature, status};
 use super::page::RegisterPage;
@@ -52,6 +52,7 @@ pub struct Transport {
     pub(super) accepted: u64,
     pub(super) queues: Vec<QueueSlot>,
     remotes: Vec<Remote>,
+    back_end: Option<Arc<dyn BackEnd>>,
     pub(super) writable: Option<Writable>,
 }
 
@@ -109,6 +110,7 @@ impl Transport {
             accepted: 0,
             queues,
             remotes,
+            back_end: device.back_end,
             writable: device.writable.and_then(|(offset, byte)| {
                 Some(Writable { offset, byte, initial: *device.config.get(offset)? })
             }),
@@ -136,14 +138,18 @@ impl Transport {
         self.queues.iter().map(|slot| slot.stats.counts()).collect()
     }
 
-    /// Has the device look at its back end again.
+    /// Looks at the device's back end again, and has the device tell its driver of what has changed.
     pub fn rescan(&self) {
+        if let Some(back_end) = &self.back_end {
+            back_end.look_again();
+        }
         self.remotes.iter().for_each(|remote| remote.send(Command::Rescan));
     }
 
     /// Ends the workers, once they have finished what is in flight. The registers stay as they are.
     pub fn close(&mut self) {
         self.remotes.clear();
+        self.back_end = None;
     }
 
     /// The guest reads `data.len()` bytes at `offset` into the registers.

@@ -3,7 +3,7 @@
 use super::*;
 use crate::testing::conformance::Subject;
 use crate::testing::{Driver, Seg, memory, play};
-use crate::virtio::{Broken, Card, Chain, Events, TransportState};
+use crate::virtio::{Broken, Card, Chain, Events, Job, TransportState};
 use event_manager::EventSet;
 use proptest::prelude::*;
 use std::sync::Mutex;
@@ -29,6 +29,10 @@ impl Echo {
 }
 
 impl Card for Echo {
+    fn job(&self) -> Job {
+        Job::Disk
+    }
+
     fn activate(&mut self, features: u64, _: &Arc<Line>, _: &mut Events<'_, '_>) -> io::Result<()> {
         self.say(format!("activate {features:#x}"));
         if self.refuse { Err(io::Error::other("no back end")) } else { Ok(()) }
@@ -84,6 +88,7 @@ fn device(echo: Echo) -> Device {
         writable: Some((4, Arc::new(AtomicU8::new(5)))),
         queue_sizes: vec![16, 8],
         cards: vec![(vec![0, 1], Box::new(echo))],
+        back_end: None,
     }
 }
 

@@ -8,14 +8,16 @@
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::io;
+use std::iter;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
+use std::time::Instant;
 
 use event_manager::{EventManager, EventOps, EventSet, MutEventSubscriber, SubscriberId, SubscriberOps};
 use log::Level;
 use vmm_sys_util::eventfd::EventFd;
 
-use super::device::{Card, Events, RESERVED_TOKENS};
+use super::device::{Card, Events, Job, RESERVED_TOKENS};
 use super::line::Line;
 use super::queue::{Broken, Queue, QueueState};
 use super::stats::QueueStats;
@@ -44,6 +46,7 @@ pub(super) struct Remote {
 
 /// A card, and what it waits for, to be run by a thread of its own.
 pub struct Worker {
+    job: Job,
     manager: EventManager<Shell>,
     shell: SubscriberId,
 }
@@ -61,6 +64,7 @@ pub(super) fn pair(
 ) -> io::Result<(Remote, Worker)> {
     let (commands, receiver) = mpsc::channel();
     let wake = Arc::new(eventfd()?);
+    let job = card.job();
     let shell = Shell {
         card,
         kicks,
@@ -69,11 +73,12 @@ pub(super) fn pair(
         line: None,
         started: Vec::new(),
         complained: false,
+        due: false,
         quit: false,
     };
     let mut manager = EventManager::new().map_err(io::Error::other)?;
     let shell = manager.add_subscriber(shell);
-    Ok((Remote { queues, commands, wake }, Worker { manager, shell }))
+    Ok((Remote { queues, commands, wake }, Worker { job, manager, shell }))
 }
 
 impl Remote {
@@ -100,16 +105,43 @@ impl Drop for Remote {
 }
 
 impl Worker {
+    /// What it does on the host.
+    #[must_use]
+    pub fn job(&self) -> Job {
+        self.job
+    }
+
+    /// To be called first, on the thread that will run it.
+    pub fn prepare(&mut self) {
+        if let Ok(shell) = self.manager.subscriber_mut(self.shell) {
+            shell.card.prepare();
+        }
+    }
+
     /// Works until the transport is dropped.
     ///
     /// # Errors
     /// The host refuses to let the thread wait.
-    pub fn run(mut self) -> Result<(), WorkerError> {
-        while !self.manager.subscriber_mut(self.shell)?.quit {
-            self.manager.run()?;
+    pub fn run(&mut self) -> Result<(), WorkerError> {
+        loop {
+            let shell = self.manager.subscriber_mut(self.shell)?;
+            if shell.quit {
+                return Ok(());
+            }
+            let deadline = shell.line.as_ref().and_then(|_| shell.card.deadline());
+            self.manager.run_with_timeout(timeout(deadline))?;
+            if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                self.manager.subscriber_mut(self.shell)?.call();
+            }
         }
-        Ok(())
     }
+}
+
+/// Milliseconds until `deadline`, as epoll_wait takes them: no timer is needed, and none has to be set.
+fn timeout(deadline: Option<Instant>) -> i32 {
+    const FOREVER: i32 = -1;
+    let rest = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+    rest.map_or(FOREVER, |rest| i32::try_from(rest.as_micros().div_ceil(1000)).unwrap_or(i32::MAX))
 }
 
 impl std::fmt::Debug for Worker {
@@ -128,14 +160,16 @@ struct Shell {
     started: Vec<u16>,
     /// A failure has been told; a guest that fails over and over does not fill the log.
     complained: bool,
+    /// The card is to be called.
+    due: bool,
     quit: bool,
 }
 
 impl MutEventSubscriber for Shell {
     fn init(&mut self, ops: &mut EventOps<'_>) {
-        let commands = event_manager::Events::with_data(&*self.wake, COMMANDS, EventSet::IN);
-        if let Err(error) = ops.add(commands) {
-            log::error!("a device's thread cannot wait for commands: {error}");
+        let result = self.register(ops);
+        if let Err(error) = result.and_then(|()| self.card.register(&mut Events(ops))) {
+            log::error!("a device's thread cannot wait for what it has to: {error}");
             self.quit = true;
         }
     }
@@ -143,9 +177,12 @@ impl MutEventSubscriber for Shell {
     fn process(&mut self, event: event_manager::Events, ops: &mut EventOps<'_>) {
         let token = event.data();
         if token == COMMANDS {
-            let _: io::Result<u64> = self.wake.read();
             while let Ok(command) = self.commands.try_recv() {
                 self.command(command, ops);
+            }
+            if std::mem::take(&mut self.due) && self.line.is_some() {
+                let result = self.card.due(&mut Events(ops));
+                self.settle(result, ops);
             }
         } else if token & RESERVED_TOKENS != 0 {
             self.kicked((token & 0xffff).try_into().unwrap_or(u16::MAX), ops);
@@ -157,6 +194,24 @@ impl MutEventSubscriber for Shell {
 }
 
 impl Shell {
+    /// Waits for commands and kicks from now on, and for all of the thread's life: so a card may need no call to
+    /// change what it waits for. All are edges, so that none need be read.
+    fn register(&self, ops: &mut EventOps<'_>) -> io::Result<()> {
+        let kicks = self.kicks.iter().map(|(index, (kick, _))| (kick, RESERVED_TOKENS | u32::from(*index)));
+        for (eventfd, token) in iter::once((&self.wake, COMMANDS)).chain(kicks) {
+            let edges = EventSet::IN | EventSet::EDGE_TRIGGERED;
+            ops.add(event_manager::Events::with_data(&**eventfd, token, edges)).map_err(io::Error::other)?;
+        }
+        Ok(())
+    }
+
+    /// Has the card called, by way of the commands' eventfd: only an event brings what a card is called with.
+    fn call(&mut self) {
+        self.due = true;
+        // It fails only where the counter is at its maximum, and then there is an edge still to be seen.
+        let _: io::Result<()> = self.wake.write(1);
+    }
+
     fn command(&mut self, command: Command, ops: &mut EventOps<'_>) {
         match command {
             Command::Start { features, line, queues } => self.start(features, line, queues, ops),
@@ -185,19 +240,11 @@ impl Shell {
 
     fn start_queue(&mut self, queue: Queue, ops: &mut EventOps<'_>) {
         let index = queue.index();
-        let Some((kick, _)) = self.kicks.get(&index).filter(|_| self.line.is_some()) else { return };
-        // Edge-triggered, so that a kick need not be read: each write of the eventfd is an edge.
-        let event = event_manager::Events::with_data(
-            &**kick,
-            RESERVED_TOKENS | u32::from(index),
-            EventSet::IN | EventSet::EDGE_TRIGGERED,
-        );
-        let registered = ops.add(event);
+        if self.line.is_none() {
+            return;
+        }
         self.started.push(index);
         self.card.start_queue(queue, &mut Events(ops));
-        if let Err(error) = registered {
-            self.fail(&format_args!("its thread cannot wait for kicks: {error}"), ops);
-        }
         // What the driver made available before may have no kick of its own.
         self.kicked(index, ops);
     }
@@ -232,10 +279,6 @@ impl Shell {
 
     fn stop_queue(&mut self, index: u16, ops: &mut EventOps<'_>) -> Option<QueueState> {
         self.started.retain(|started| *started != index);
-        if let Some((kick, _)) = self.kicks.get(&index) {
-            // One that was not registered is none to wait for.
-            let _: event_manager::Result<()> = ops.remove(event_manager::Events::empty(&**kick));
-        }
         let mut queue = self.card.stop_queue(index, &mut Events(ops))?;
         // What was completed last; a ring that is out of reach is the driver's loss.
         let _: Result<(), Broken> = queue.publish();

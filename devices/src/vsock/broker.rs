@@ -21,7 +21,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use event_manager::EventSet;
-use vmm_sys_util::timerfd::TimerFd;
 
 use super::dial::dial;
 use super::line::{ConnectLine, LineState};
@@ -29,7 +28,8 @@ use super::listener::Listener;
 use super::mailbox::{Delivery, Inbox, Order, Outbox};
 use super::packet::Key;
 use super::spec::Timeouts;
-use crate::virtio::{Broken, Card, Events, Line, Queue};
+use crate::host_io::Here;
+use crate::virtio::{Broken, Card, Events, Job, Line, Queue};
 
 /// Clients whose lines are waited for at once.
 const CLIENTS: usize = 1024;
@@ -43,7 +43,6 @@ const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
 const ORDERS: u32 = 0;
 const LISTENER: u32 = 1;
-const TIMER: u32 = 2;
 const FIRST_CLIENT: u32 = 16;
 
 /// A program that has connected and not said yet where to.
@@ -70,7 +69,6 @@ pub(super) struct Broker {
     timeouts: Timeouts,
     orders: Inbox<Order>,
     deliveries: Outbox<Delivery>,
-    timer: TimerFd,
     clients: Vec<Option<Client>>,
     dials: Vec<Dial>,
     /// When the timer goes off, if it does.
@@ -93,7 +91,6 @@ impl Broker {
             timeouts,
             orders,
             deliveries,
-            timer: TimerFd::new()?,
             timer_at: None,
             clients: Vec::new(),
             dials: Vec::new(),
@@ -182,7 +179,7 @@ impl Broker {
     fn listen_to(&mut self, slot: usize, events: &mut Events<'_, '_>) {
         let Some(place) = self.clients.get_mut(slot) else { return };
         let Some(client) = place else { return };
-        let state = client.line.read_from(&client.stream);
+        let state = client.line.read_from(Here(&client.stream));
         if state == LineState::Unfinished {
             return;
         }
@@ -222,19 +219,19 @@ impl Broker {
         if self.timer_at.is_some_and(|set| at.is_none_or(|at| set <= at)) {
             return;
         }
-        match self.timer.reset(delay, None) {
-            Ok(()) => self.timer_at = at,
-            Err(error) => log::debug!("the vsock broker's timer is not set: {error}"),
-        }
+        self.timer_at = at;
     }
 }
 
 impl Card for Broker {
+    fn job(&self) -> Job {
+        Job::Broker
+    }
+
     fn activate(&mut self, _: u64, _: &Arc<Line>, events: &mut Events<'_, '_>) -> io::Result<()> {
         let edges = EventSet::IN | EventSet::EDGE_TRIGGERED;
         events.add(&*self.orders.wake, ORDERS, edges)?;
-        events.add(&self.listener, LISTENER, edges)?;
-        events.add(&self.timer, TIMER, edges)
+        events.add(&self.listener, LISTENER, edges)
     }
 
     fn start_queue(&mut self, _: Queue, _: &mut Events<'_, '_>) {}
@@ -246,7 +243,6 @@ impl Card for Broker {
     fn deactivate(&mut self, events: &mut Events<'_, '_>) {
         events.remove(&*self.orders.wake);
         events.remove(&self.listener);
-        events.remove(&self.timer);
         for client in self.clients.drain(..).flatten() {
             events.remove(&client.stream);
         }
@@ -265,17 +261,27 @@ impl Card for Broker {
                 self.dial();
             }
             LISTENER => self.accept(events),
-            TIMER => {
-                self.timer_at = None;
-                self.dial();
-                self.drop_late_clients(events);
-            }
             _ => {
                 let slot = usize::try_from(token.saturating_sub(FIRST_CLIENT)).unwrap_or(usize::MAX);
                 self.listen_to(slot, events);
             }
         }
         if self.accepts_again && token != LISTENER {
+            self.accept(events);
+        }
+        self.set_timer();
+        Ok(())
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.timer_at
+    }
+
+    fn due(&mut self, events: &mut Events<'_, '_>) -> Result<(), Broken> {
+        self.timer_at = None;
+        self.dial();
+        self.drop_late_clients(events);
+        if self.accepts_again {
             self.accept(events);
         }
         self.set_timer();

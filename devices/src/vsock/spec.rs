@@ -156,6 +156,7 @@ impl Vsock {
             writable: None,
             queue_sizes: vec![QUEUE_SIZE; 3],
             cards: vec![(vec![RX, TX, super::worker::EVENT], Box::new(streams)), (vec![], Box::new(broker))],
+            back_end: None,
         })
     }
 }

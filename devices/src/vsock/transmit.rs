@@ -1,6 +1,6 @@
 //! From the guest to the host: packets of the transmit queue, and what they do to connections.
 
-use std::io::{ErrorKind, IoSlice, Write};
+use std::io::{ErrorKind, Write};
 use std::net::Shutdown;
 
 use event_manager::EventSet;
@@ -8,7 +8,7 @@ use event_manager::EventSet;
 use super::connection::Verdict;
 use super::packet::{HEADER_LEN, HOST_CID, Header, STREAM, op, shut};
 use super::worker::Streams;
-use crate::host_io::Span;
+use crate::host_io::{Here, Span};
 use crate::virtio::{Broken, Chain, Events, Memory, Queue};
 
 /// How many resets may wait for the guest to make room, before what it sends is left where it is.
@@ -117,8 +117,7 @@ impl Streams {
         let line = format!("OK {}\n", link.connection.key.host_port);
         // Nothing was written before, so that there is room for all of it, or nobody who would read it.
         let line_len = line.len();
-        let line = [IoSlice::new(line.as_bytes())];
-        let told = link.stream.as_ref().and_then(|mut stream| stream.write_vectored(&line).ok());
+        let told = link.stream.as_ref().and_then(|stream| Here(stream).write(line.as_bytes()).ok());
         if told != Some(line_len) {
             self.reset(slot, events);
         }
@@ -194,7 +193,7 @@ impl Streams {
     pub(super) fn flush(&mut self, slot: u32, events: &mut Events<'_, '_>) {
         let Some(link) = self.table.get(slot) else { return };
         let Some(stream) = link.stream.as_ref().filter(|_| !link.backlog.is_empty()) else { return };
-        match link.backlog.flush(stream) {
+        match link.backlog.flush(Here(stream)) {
             Ok(count) => {
                 link.connection.passed_on(count);
                 if link.backlog.is_empty() && !link.connection.guest_sends() {

@@ -17,7 +17,6 @@ use std::time::{Duration, Instant};
 use event_manager::EventSet;
 use log::Level;
 use vmm_sys_util::eventfd::EventFd;
-use vmm_sys_util::timerfd::TimerFd;
 
 use super::connection::{Connection, End};
 use super::mailbox::{Delivery, Inbox, Order, Outbox};
@@ -26,7 +25,7 @@ use super::receive::BURST;
 use super::table::{Link, Table};
 use crate::eventfd;
 use crate::host_io::IoVecs;
-use crate::virtio::{Broken, Buffer, Card, Chain, Events, Line, Queue};
+use crate::virtio::{Broken, Buffer, Card, Chain, Events, Job, Line, Queue};
 
 /// The queue of packets for the guest.
 pub(super) const RX: u16 = 0;
@@ -38,7 +37,6 @@ pub(super) const EVENT: u16 = 2;
 
 const DELIVERIES: u32 = 0;
 const AGAIN: u32 = 1;
-const TIMER: u32 = 2;
 const FIRST_LINK: u32 = 16;
 
 /// Deliveries taken before others have their turn.
@@ -65,8 +63,8 @@ pub(super) struct Streams {
     connections: usize,
     /// Written to be called again, after others have had their turn.
     again: EventFd,
-    timer: TimerFd,
-    timer_is_set: bool,
+    /// When to look whether what is closing has closed.
+    looks_at: Option<Instant>,
     close_timeout: Duration,
     /// Connections refused and broken off, and packets dropped, that have not been counted yet.
     pub failures: u64,
@@ -100,8 +98,7 @@ impl Streams {
             dialing: 0,
             connections,
             again: eventfd()?,
-            timer: TimerFd::new()?,
-            timer_is_set: false,
+            looks_at: None,
             close_timeout,
             failures: 0,
             blamed: false,
@@ -273,18 +270,15 @@ impl Streams {
 
     /// Looks again in a while whether what is closing has closed.
     fn set_timer(&mut self) {
-        if !self.timer_is_set {
+        if self.looks_at.is_none() {
             // Coarse: what is measured is patience.
             let delay = self.close_timeout.checked_div(8).unwrap_or(self.close_timeout);
-            match self.timer.reset(delay, None) {
-                Ok(()) => self.timer_is_set = true,
-                Err(error) => log::debug!("the vsock device's timer is not set: {error}"),
-            }
+            self.looks_at = Instant::now().checked_add(delay);
         }
     }
 
     fn drop_late(&mut self, events: &mut Events<'_, '_>) {
-        self.timer_is_set = false;
+        self.looks_at = None;
         let now = Instant::now();
         for slot in self.table.slots() {
             if self.table.get(slot).is_none_or(|link| link.deadline.is_none()) {
@@ -326,11 +320,14 @@ fn interest(write: bool) -> EventSet {
 }
 
 impl Card for Streams {
+    fn job(&self) -> Job {
+        Job::Streams
+    }
+
     fn activate(&mut self, _: u64, _: &Arc<Line>, events: &mut Events<'_, '_>) -> io::Result<()> {
         let edges = EventSet::IN | EventSet::EDGE_TRIGGERED;
         events.add(&*self.deliveries.wake, DELIVERIES, edges)?;
-        events.add(&self.again, AGAIN, edges)?;
-        events.add(&self.timer, TIMER, edges)
+        events.add(&self.again, AGAIN, edges)
     }
 
     fn start_queue(&mut self, queue: Queue, _: &mut Events<'_, '_>) {
@@ -352,8 +349,7 @@ impl Card for Streams {
     fn deactivate(&mut self, events: &mut Events<'_, '_>) {
         events.remove(&*self.deliveries.wake);
         events.remove(&self.again);
-        events.remove(&self.timer);
-        self.timer_is_set = false;
+        self.looks_at = None;
         self.drop_all(events);
         self.orders.put(Order::Forget);
         self.first_serial = self.table.next_serial();
@@ -368,9 +364,17 @@ impl Card for Streams {
         match token {
             // After too many of them we are called again.
             DELIVERIES | AGAIN => self.take_deliveries(events),
-            TIMER => self.drop_late(events),
             _ => self.socket_ready(token.saturating_sub(FIRST_LINK), ready, events),
         }
         self.work(token == AGAIN, events)
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.looks_at
+    }
+
+    fn due(&mut self, events: &mut Events<'_, '_>) -> Result<(), Broken> {
+        self.drop_late(events);
+        self.work(false, events)
     }
 }

@@ -18,13 +18,14 @@ pub(crate) use worker::{THREAD_NAME, Worker};
 pub struct Console {
     output: Option<Box<dyn Write + Send>>,
     input: Option<OwnedFd>,
+    jailed: bool,
 }
 
 impl Console {
     /// The guest's output goes nowhere. Input can still be given.
     #[must_use]
     pub fn discard() -> Self {
-        Self { output: None, input: None }
+        Self { output: None, input: None, jailed: true }
     }
 
     /// The guest's output goes to `output`, flushed whenever the guest has sent nothing more for the moment.
@@ -33,7 +34,18 @@ impl Console {
     /// [`Running::wait`](crate::Running::wait) and dropping the VM deliver all output first, so a writer that
     /// blocks for ever holds them up for ever; the guest's vCPUs can be paused and stopped all the same.
     pub fn to(output: impl Write + Send + 'static) -> Self {
-        Self { output: Some(Box::new(output)), input: None }
+        Self { output: Some(Box::new(output)), input: None, jailed: true }
+    }
+
+    /// Lets the writer call whatever it likes.
+    ///
+    /// Unless this is said, the thread that writes is jailed as all others are: the writer can write to what it has
+    /// open, wait, lock and allocate, which is what files, pipes, terminals and memory take. One that opens files,
+    /// connects, or starts threads as it writes is to be outside of the jail: it would end the process.
+    #[must_use]
+    pub fn unjailed(mut self) -> Self {
+        self.jailed = false;
+        self
     }
 
     /// The guest's input comes from this descriptor (a terminal, pipe, socket or file), until its end.
@@ -51,6 +63,11 @@ impl Console {
         (self.output.is_some() || self.input.is_some()).then(|| {
             Worker::new(Arc::clone(port), self.output.unwrap_or_else(|| Box::new(io::sink())), self.input)
         })
+    }
+
+    /// Whether the thread, where there is one, is to have a filter.
+    pub(crate) fn is_jailed(&self) -> bool {
+        self.jailed
     }
 
     pub(crate) fn has_output(&self) -> bool {

@@ -5,6 +5,9 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
+use firecrest_devices::host_io::Here;
+use firecrest_seccomp::Work;
+
 use super::port::{Port, Taken};
 
 /// The name of the console's thread.
@@ -19,17 +22,28 @@ pub(crate) struct Worker {
     output: Box<dyn Write + Send>,
     output_failed: bool,
     input: Option<File>,
+    /// There is nothing more to be read. The file stays open: the thread's jail cannot close it.
+    input_ended: bool,
     /// Input that the port has not taken yet.
     pending: Vec<u8>,
 }
 
 impl Worker {
     pub(super) fn new(port: Arc<Port>, output: Box<dyn Write + Send>, input: Option<OwnedFd>) -> Self {
-        Self { port, output, output_failed: false, input: input.map(File::from), pending: Vec::new() }
+        Self {
+            port,
+            output,
+            output_failed: false,
+            input: input.map(File::from),
+            input_ended: false,
+            pending: Vec::new(),
+        }
     }
+}
 
+impl Work for Worker {
     /// Works until the port is closed and all of its output is written.
-    pub(crate) fn run(mut self) {
+    fn run(&mut self) {
         let mut buffer = Vec::new();
         loop {
             let Taken { output, closed } = self.port.take(buffer);
@@ -44,7 +58,9 @@ impl Worker {
             }
         }
     }
+}
 
+impl Worker {
     fn write(&mut self, bytes: &[u8]) {
         if bytes.is_empty() || self.output_failed {
             return;
@@ -60,7 +76,11 @@ impl Worker {
         let taken = self.port.offer(&self.pending);
         self.pending.drain(..taken.min(self.pending.len()));
         // While the guest has not taken what has been read, no more is read: the sender feels it.
-        let input = self.input.as_ref().filter(|_| self.pending.is_empty()).map(AsRawFd::as_raw_fd);
+        let input = self
+            .input
+            .as_ref()
+            .filter(|_| self.pending.is_empty() && !self.input_ended)
+            .map(AsRawFd::as_raw_fd);
         let mut fds = [poll_for_input(self.port.wake_fd().as_raw_fd()), poll_for_input(input.unwrap_or(-1))];
         // SAFETY: `fds` is an array of that many entries; negative descriptors are ignored.
         let result = unsafe { libc::poll(fds.as_mut_ptr(), fds.len() as libc::nfds_t, -1) };
@@ -70,7 +90,7 @@ impl Worker {
         let [woken, input] = fds.map(|fd| fd.revents != 0);
         if woken {
             // Non-blocking: an error says that there was nothing to take.
-            let _: io::Result<u64> = self.port.wake_fd().read();
+            let _: io::Result<usize> = Here(self.port.wake_fd()).read(&mut [0; 8]);
         }
         if input {
             self.read();
@@ -78,13 +98,13 @@ impl Worker {
     }
 
     fn read(&mut self) {
-        let Some(file) = &mut self.input else { return };
+        let Some(file) = &self.input else { return };
         let mut chunk = [0; INPUT_CHUNK];
-        match file.read(&mut chunk) {
+        match Here(file).read(&mut chunk) {
             Ok(count) if count != 0 => self.pending.extend(chunk.iter().take(count)),
             Err(error) if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock) => {}
             // The end of the input, or a terminal that has gone: the same to the guest.
-            Ok(_) | Err(_) => self.input = None,
+            Ok(_) | Err(_) => self.input_ended = true,
         }
     }
 }

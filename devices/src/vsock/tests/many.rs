@@ -10,7 +10,7 @@ use event_manager::EventSet;
 
 use super::guest::{Guest, Ports};
 use super::*;
-use crate::virtio::{Broken, Card, Device, Events, Line, Queue};
+use crate::virtio::{Broken, Card, Device, Events, Job, Line, Queue};
 use crate::vsock::packet::{Header, op, shut};
 use crate::vsock::table::FIRST_PORT;
 
@@ -215,6 +215,10 @@ struct Counted {
 }
 
 impl Card for Counted {
+    fn job(&self) -> Job {
+        self.card.job()
+    }
+
     fn activate(&mut self, features: u64, line: &Arc<Line>, events: &mut Events<'_, '_>) -> io::Result<()> {
         self.card.activate(features, line, events)
     }
@@ -239,6 +243,15 @@ impl Card for Counted {
     fn ready(&mut self, token: u32, ready: EventSet, events: &mut Events<'_, '_>) -> Result<(), Broken> {
         self.calls.fetch_add(1, Ordering::SeqCst);
         self.card.ready(token, ready, events)
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.card.deadline()
+    }
+
+    fn due(&mut self, events: &mut Events<'_, '_>) -> Result<(), Broken> {
+        self.calls.fetch_add(1, Ordering::SeqCst);
+        self.card.due(events)
     }
 }
 

@@ -1,0 +1,187 @@
+//! The embedder's say: what becomes of a thread that calls what it may not.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use seccompiler::{SeccompAction, sock_filter};
+
+use crate::compile::{Facts, compile};
+use crate::role::Role;
+
+/// What becomes of a thread of ours that makes a system call which its list does not have.
+///
+/// The lists bind the threads that the VM starts, and no other thread of the process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Jail {
+    mode: Mode,
+    without: Option<(Role, usize)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    Enforce,
+    Trap,
+    Log,
+    Off,
+}
+
+impl Default for Jail {
+    fn default() -> Self {
+        Self::enforce()
+    }
+}
+
+impl Jail {
+    /// The process is killed by `SIGSYS`, and the call is not made. The host's audit log names the thread and the
+    /// call's number (`comm="fc-vcpu0" ... syscall=41`), and so does `dmesg` where no audit daemon runs.
+    ///
+    /// It is the process, not the thread: a thread that does what it never would by itself is not its own master
+    /// any more, and it shares all memory with the others.
+    ///
+    /// A process that changes its user or groups by its C library does so before it starts a VM: the library has
+    /// every thread of the process make the call, and jailed threads have none.
+    #[must_use]
+    pub fn enforce() -> Self {
+        Self::of(Mode::Enforce)
+    }
+
+    /// The thread gets `SIGSYS`, and the call is not made. The process's handler for that signal, which the
+    /// embedder has to have installed, finds the call's number in `si_syscall`; it runs on the thread, with the
+    /// thread's filter. Where there is none, the process dies.
+    #[must_use]
+    pub fn trap() -> Self {
+        Self::of(Mode::Trap)
+    }
+
+    /// The call is made. The host's audit log names the thread and the call's number, as for
+    /// [`enforce`](Self::enforce). To find out what an embedder's logger or console writer calls, and to see
+    /// whole backtraces of panics.
+    #[must_use]
+    pub fn log() -> Self {
+        Self::of(Mode::Log)
+    }
+
+    /// There are no filters.
+    #[must_use]
+    pub fn off() -> Self {
+        Self::of(Mode::Off)
+    }
+
+    /// Leaves one rule of a role out, by its place in [`Role::rules`]: for tests that show that it is needed.
+    #[must_use]
+    pub fn without(mut self, role: Role, rule: usize) -> Self {
+        self.without = Some((role, rule));
+        self
+    }
+
+    fn of(mode: Mode) -> Self {
+        Self { mode, without: None }
+    }
+
+    /// Compiles the list of a role, to be given to any number of threads. The kick signal is the one by which
+    /// vCPUs are interrupted.
+    ///
+    /// # Errors
+    /// The kernel has no seccomp, or not all of it that the mode needs.
+    pub fn filter(self, role: Role, kick_signal: libc::c_int) -> Result<Filter, JailError> {
+        if self.mode == Mode::Off {
+            return Ok(Filter::none());
+        }
+        let action = self.action();
+        check(&action)?;
+        let facts = Facts { kick_signal, traps: self.mode == Mode::Trap, refuses: self.mode != Mode::Log };
+        let left_out = self.without.filter(|(of, _)| *of == role).map(|(_, rule)| rule);
+        let rules =
+            role.rules().enumerate().filter(|(place, _)| Some(*place) != left_out).map(|(_, rule)| rule);
+        let program =
+            compile(role, rules, action, facts).map_err(|source| JailError::Compile { role, source })?;
+        Ok(Filter { program: Some(program.into()), traps: facts.traps })
+    }
+
+    fn action(self) -> SeccompAction {
+        match self.mode {
+            Mode::Enforce | Mode::Off => SeccompAction::KillProcess,
+            Mode::Trap => SeccompAction::Trap,
+            Mode::Log => SeccompAction::Log,
+        }
+    }
+}
+
+/// A compiled list, for threads of one role. Cloning shares it.
+#[derive(Clone)]
+pub struct Filter {
+    program: Option<Arc<[sock_filter]>>,
+    /// A handler of the process's is to run on the thread.
+    pub(crate) traps: bool,
+}
+
+impl Filter {
+    /// No filter.
+    #[must_use]
+    pub fn none() -> Self {
+        Self { program: None, traps: false }
+    }
+
+    /// Binds the calling thread, and no other, for the rest of its life.
+    pub(crate) fn install(&self) -> io::Result<()> {
+        let Some(program) = &self.program else { return Ok(()) };
+        // PR_SET_NO_NEW_PRIVS and SECCOMP_SET_MODE_FILTER, both of this thread alone: no TSYNC.
+        seccompiler::apply_filter(program).map_err(io::Error::other)
+    }
+}
+
+impl fmt::Debug for Filter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let len = self.program.as_ref().map_or(0, |program| program.len());
+        f.debug_struct("Filter").field("instructions", &len).finish_non_exhaustive()
+    }
+}
+
+/// Why there can be no filter.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum JailError {
+    /// The kernel cannot filter.
+    #[error(
+        "this kernel has no seccomp filters (CONFIG_SECCOMP_FILTER); threads can only run without: Jail::off()"
+    )]
+    NoSeccomp(#[source] io::Error),
+    /// The kernel cannot end a violation in the way that was asked for.
+    #[error("this kernel's seccomp does not know the action {action}")]
+    NoAction {
+        /// Its name in `seccomp(2)`.
+        action: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A list is no filter: a bug in it.
+    #[error("the system calls of the role {role} make no filter")]
+    Compile {
+        /// Whose list.
+        role: Role,
+        /// What is wrong with it.
+        source: seccompiler::Error,
+    },
+}
+
+/// Checks that the kernel can filter, and knows the action.
+fn check(action: &SeccompAction) -> Result<(), JailError> {
+    let (number, name) = match action {
+        SeccompAction::Trap => (libc::SECCOMP_RET_TRAP, "SECCOMP_RET_TRAP"),
+        SeccompAction::Log => (libc::SECCOMP_RET_LOG, "SECCOMP_RET_LOG"),
+        _ => (libc::SECCOMP_RET_KILL_PROCESS, "SECCOMP_RET_KILL_PROCESS"),
+    };
+    is_available(number).map_err(|source| match source.raw_os_error() {
+        Some(libc::EOPNOTSUPP) => JailError::NoAction { action: name, source },
+        _ => JailError::NoSeccomp(source),
+    })
+}
+
+#[allow(unsafe_code, reason = "a system call that libc has no function for")]
+fn is_available(action: u32) -> io::Result<()> {
+    // SAFETY: SECCOMP_GET_ACTION_AVAIL reads the number behind the pointer and changes nothing.
+    let result =
+        unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_GET_ACTION_AVAIL, 0, &raw const action) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}

@@ -1,0 +1,60 @@
+use super::*;
+use std::collections::{BTreeMap, BTreeSet};
+
+fn calls(role: Role) -> BTreeSet<&'static str> {
+    role.rules().map(|rule| rule.call.name).collect()
+}
+
+/// What SPECIFICATION.md promises.
+#[test]
+fn the_lists_are_as_short_as_promised() {
+    let most = BTreeMap::from([
+        (Role::Vcpu, 10),
+        (Role::Block, 12),
+        (Role::BlockUring, 13),
+        (Role::Net, 12),
+        (Role::VsockStreams, 14),
+        (Role::VsockBroker, 14),
+        (Role::Console, 9),
+    ]);
+    for role in Role::ALL {
+        let calls = calls(role);
+        assert_eq!(calls.len(), most[&role], "{role}: {calls:?}");
+    }
+    let all: BTreeSet<_> = Role::ALL.into_iter().flat_map(calls).collect();
+    assert_eq!(all.len(), 24, "{all:?}");
+    // What the broker alone has: it never touches the guest's memory.
+    let others = Role::ALL.into_iter().filter(|role| *role != Role::VsockBroker);
+    let others: BTreeSet<_> = others.flat_map(calls).collect();
+    let brokers: Vec<_> = all.difference(&others).collect();
+    assert_eq!(brokers, [&"accept4", &"connect", &"socket"]);
+}
+
+/// The page says what the lists say.
+#[test]
+fn the_specification_names_what_each_role_calls() {
+    let page = include_str!("../../SPECIFICATION.md");
+    for role in Role::ALL {
+        let calls: Vec<_> = calls(role).into_iter().map(|call| format!("`{call}`")).collect();
+        let row = format!("| {role} | {} | {} |", calls.len(), calls.join(" "));
+        assert!(page.contains(&row), "SPECIFICATION.md lacks the row\n{row}");
+    }
+}
+
+#[test]
+fn nothing_is_both_let_through_and_refused_and_no_rule_swallows_another() {
+    for role in Role::ALL {
+        let refused: Vec<_> = role.refusals().chain(BACKTRACE_REFUSALS).map(|refusal| refusal.call).collect();
+        let mut seen = BTreeMap::new();
+        for rule in role.rules() {
+            assert!(!refused.contains(&rule.call), "{role}: {}", rule.call);
+            assert!(!rule.why.is_empty());
+            let conditions: &mut Vec<_> = seen.entry(rule.call).or_default();
+            assert!(!conditions.contains(&rule.when), "{role}: {} twice", rule.call);
+            conditions.push(rule.when);
+            // A rule without conditions would make the others of the call pointless.
+            let any = conditions.iter().any(|when| when.is_empty());
+            assert!(conditions.len() == 1 || !any, "{role}: {}", rule.call);
+        }
+    }
+}
