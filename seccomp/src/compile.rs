@@ -6,29 +6,28 @@
 
 use std::collections::BTreeMap;
 use std::iter;
+use std::os::fd::RawFd;
 
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
     TargetArch, sock_filter,
 };
 
-use crate::role::{BACKTRACE_REFUSALS, Role};
-use crate::rule::{Arg, Refusal, Rule, Value, call};
+use crate::role::{BACKTRACE_REFUSALS, REFUSALS};
+use crate::rule::{Arg, Refusal, Rule, Value};
 
 /// What the lists do not know.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Facts {
-    pub(crate) kick_signal: libc::c_int,
-    /// A handler of `SIGSYS` runs on the thread, and returns.
-    pub(crate) traps: bool,
+    /// The descriptor that vCPUs take their kicks from.
+    pub(crate) kicks: RawFd,
     /// Refusals are refused; otherwise the calls are made.
     pub(crate) refuses: bool,
 }
 
-/// The program for threads of this role that let these rules through, and end as `action` says on what else
+/// The program for threads that lets these rules through, and end as `action` says on what else
 /// they call.
 pub(crate) fn compile<'a>(
-    role: Role,
     rules: impl Iterator<Item = &'a Rule>,
     action: SeccompAction,
     facts: Facts,
@@ -41,11 +40,8 @@ pub(crate) fn compile<'a>(
             alternatives.push(SeccompRule::new(conditions)?);
         }
     }
-    if facts.traps {
-        calls.insert(call!(SYS_rt_sigreturn).number, Vec::new());
-    }
     let filter = SeccompFilter::new(calls, action, SeccompAction::Allow, ARCH)?;
-    let refusals = role.refusals().chain(backtraces(facts));
+    let refusals = REFUSALS.iter().chain(backtraces(facts));
     let mut program: BpfProgram = refusals_first(refusals, facts.refuses).collect();
     program.extend(BpfProgram::try_from(filter)?);
     Ok(program)
@@ -59,8 +55,7 @@ const ARCH: TargetArch = TargetArch::aarch64;
 fn condition(arg: Arg, facts: Facts) -> Result<SeccompCondition, seccompiler::BackendError> {
     let value = match arg.value {
         Value::Number(number) => number,
-        Value::OwnProcess => std::process::id(),
-        Value::KickSignal => facts.kick_signal.cast_unsigned(),
+        Value::Kicks => facts.kicks.cast_unsigned(),
     };
     let compare = match arg.mask {
         u32::MAX => SeccompCmpOp::Eq,

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::os::fd::RawFd;
 use std::sync::Arc;
 
 use seccompiler::{SeccompAction, sock_filter};
@@ -39,8 +40,10 @@ impl Jail {
     /// It is the process, not the thread: a thread that does what it never would by itself is not its own master
     /// any more, and it shares all memory with the others.
     ///
-    /// A process that changes its user or groups by its C library does so before it starts a VM: the library has
-    /// every thread of the process make the call, and jailed threads have none.
+    /// When the process changes its user or groups, threads of a VM stay as they were: their calls for that, which
+    /// the C library has every thread make, are answered without being made. They hold what was opened for them,
+    /// and of what they may call, `connect` alone asks who they are (a vsock device reaching for the sockets of
+    /// the host's programs).
     #[must_use]
     pub fn enforce() -> Self {
         Self::of(Mode::Enforce)
@@ -79,24 +82,24 @@ impl Jail {
         Self { mode, without: None }
     }
 
-    /// Compiles the list of a role, to be given to any number of threads. The kick signal is the one by which
-    /// vCPUs are interrupted.
+    /// Compiles the list of a role, to be given to any number of threads. vCPUs take their kicks from the
+    /// descriptor `kicks` (a signalfd), and read nothing else.
     ///
     /// # Errors
     /// The kernel has no seccomp, or not all of it that the mode needs.
-    pub fn filter(self, role: Role, kick_signal: libc::c_int) -> Result<Filter, JailError> {
+    pub fn filter(self, role: Role, kicks: RawFd) -> Result<Filter, JailError> {
         if self.mode == Mode::Off {
             return Ok(Filter::none());
         }
         let action = self.action();
         check(&action)?;
-        let facts = Facts { kick_signal, traps: self.mode == Mode::Trap, refuses: self.mode != Mode::Log };
+        let facts = Facts { kicks, refuses: self.mode != Mode::Log };
         let left_out = self.without.filter(|(of, _)| *of == role).map(|(_, rule)| rule);
         let rules =
             role.rules().enumerate().filter(|(place, _)| Some(*place) != left_out).map(|(_, rule)| rule);
         let program =
-            compile(role, rules, action, facts).map_err(|source| JailError::Compile { role, source })?;
-        Ok(Filter { program: Some(program.into()), traps: facts.traps })
+            compile(rules, action, facts).map_err(|source| JailError::Compile { role, source })?;
+        Ok(Filter { program: Some(program.into()), traps: self.mode == Mode::Trap })
     }
 
     fn action(self) -> SeccompAction {

@@ -42,25 +42,21 @@ impl Role {
 
     /// What threads of this role may call.
     pub fn rules(self) -> impl Iterator<Item = &'static Rule> + Clone {
-        let groups: &[&[Rule]] = match self {
-            Self::Vcpu => &[EVERY_THREAD, HEAP, VCPU],
-            Self::Block => &[EVERY_THREAD, LEAN_HEAP, WAITS, TIME, READS, WRITES, DISK],
-            Self::BlockUring => &[EVERY_THREAD, LEAN_HEAP, WAITS, TIME, READS, WRITES, DISK, RING],
-            Self::Net => &[EVERY_THREAD, LEAN_HEAP, WAITS, INTERESTS, TIME, READS, WRITES, NET],
-            Self::VsockStreams => &[EVERY_THREAD, HEAP, WAITS, INTERESTS, TIME, READS, WRITES, STREAMS],
-            Self::VsockBroker => &[EVERY_THREAD, LEAN_HEAP, WAITS, INTERESTS, TIME, READS, BROKER],
-            Self::Console => &[EVERY_THREAD, HEAP, READS, CONSOLE],
+        let own: &[&[Rule]] = match self {
+            Self::Vcpu => &[VCPU],
+            Self::Block => &[WAITS, READS, WRITES, ROOM, FLUSH],
+            Self::BlockUring => &[WAITS, READS, WRITES, ROOM, RING],
+            Self::Net => &[WAITS, INTERESTS, READS, WRITES, NET],
+            Self::VsockStreams => &[WAITS, INTERESTS, READS, WRITES, STREAMS],
+            Self::VsockBroker => &[WAITS, BROKER],
+            Self::Console => &[WAITS, READS],
         };
-        groups.iter().flat_map(|group| group.iter())
+        EVERY_THREAD.iter().chain(own.iter().flat_map(|group| group.iter()))
     }
 
-    /// What threads of this role are answered without their calls being made.
-    pub fn refusals(self) -> impl Iterator<Item = &'static Refusal> + Clone {
-        let own = match self {
-            Self::Block | Self::BlockUring | Self::Net | Self::VsockBroker => LEAN_HEAP_REFUSALS,
-            Self::Vcpu | Self::VsockStreams | Self::Console => &[],
-        };
-        REFUSALS.iter().chain(own)
+    /// What threads of any role are answered without their calls being made.
+    pub fn refusals() -> impl Iterator<Item = &'static Refusal> + Clone {
+        REFUSALS.iter()
     }
 }
 
@@ -91,7 +87,7 @@ const FUTEX_KIND: u32 = !bits(libc::FUTEX_PRIVATE_FLAG | libc::FUTEX_CLOCK_REALT
 
 /// Locks, memory, a way to be heard, an end.
 const EVERY_THREAD: &[Rule] = &[
-    Rule::new(call!(SYS_write), &[], "eventfds: interrupts, wake-ups; a panic's message"),
+    Rule::new(call!(SYS_write), &[], "eventfds: interrupts, wake-ups, kicks; a panic's message"),
     Rule::new(
         call!(SYS_futex),
         &[Arg::has(1, FUTEX_KIND, bits(libc::FUTEX_WAKE))],
@@ -114,31 +110,17 @@ const EVERY_THREAD: &[Rule] = &[
         "the allocator: fresh memory, over nothing that is there, not executable",
     ),
     Rule::new(call!(SYS_munmap), &[], "the allocator gives large pieces back"),
-    Rule::new(call!(SYS_brk), &[], "the allocator, where the thread shares the main heap"),
+    // musl's allocator cannot do without; glibc's can, see `REFUSALS`.
+    #[cfg(target_env = "musl")]
+    Rule::new(call!(SYS_mprotect), &[Arg::lacks(2, EXEC)], "the allocator opens more of its heap"),
+    Rule::new(
+        call!(SYS_getpid),
+        &[],
+        "the process changes its user: the C library's signal for that is checked to be its own",
+    ),
+    Rule::new(call!(SYS_rt_sigreturn), &[], "and ends (see `REFUSALS` for what is between)"),
     Rule::new(call!(SYS_exit), &[], "the thread's end"),
 ];
-
-/// Of threads that allocate as they go.
-const HEAP: &[Rule] = &[GROWING];
-
-/// Of threads that reuse what they have: glibc's allocator maps each piece that finds no room in the heap it has.
-#[cfg(not(target_env = "musl"))]
-const LEAN_HEAP: &[Rule] = &[];
-#[cfg(not(target_env = "musl"))]
-const LEAN_HEAP_REFUSALS: &[Refusal] = &[Refusal::new(
-    call!(SYS_mprotect),
-    libc::ENOMEM,
-    "the allocator then maps what it needs, piece by piece",
-)];
-
-/// musl's cannot do without.
-#[cfg(target_env = "musl")]
-const LEAN_HEAP: &[Rule] = HEAP;
-#[cfg(target_env = "musl")]
-const LEAN_HEAP_REFUSALS: &[Refusal] = &[];
-
-const GROWING: Rule =
-    Rule::new(call!(SYS_mprotect), &[Arg::lacks(2, EXEC)], "the allocator opens more of its heap");
 
 const VCPU: &[Rule] = &[
     Rule::new(call!(SYS_ioctl), &[Arg::is(1, KVM_RUN)], "runs the guest"),
@@ -148,12 +130,10 @@ const VCPU: &[Rule] = &[
         &[Arg::is(1, KVM_SET_GSI_ROUTING)],
         "the guest's driver has changed a pin of the IOAPIC",
     ),
-    Rule::new(call!(SYS_rt_sigtimedwait), &[], "takes a kick"),
-    Rule::new(
-        call!(SYS_tgkill),
-        &[Arg::is_the(0, Value::OwnProcess), Arg::is_the(2, Value::KickSignal)],
-        "kicks the other vCPUs where this one's exit has ended the run",
-    ),
+    #[cfg(not(target_env = "musl"))]
+    Rule::new(call!(SYS_preadv2), &[Arg::is_the(0, Value::Kicks)], "takes a kick, and reads nothing else"),
+    #[cfg(target_env = "musl")]
+    Rule::new(call!(SYS_readv), &[Arg::is_the(0, Value::Kicks)], "takes a kick, and reads nothing else"),
 ];
 
 const KVM_RUN: u32 = 0xae80;
@@ -171,17 +151,10 @@ const WAITS: &[Rule] = &[
 /// Of devices that wait for something else from time to time.
 const INTERESTS: &[Rule] = &[Rule::new(call!(SYS_epoll_ctl), &[], "changes what is waited for")];
 
-/// Rate limits and time-outs.
-const TIME: &[Rule] = &[Rule::new(
-    call!(SYS_clock_gettime),
-    &[],
-    "where the vDSO cannot tell the time by itself: on a host whose clock is not the TSC",
-)];
-
 /// Bytes from files, sockets and TAPs.
 const READS: &[Rule] = &[
     #[cfg(not(target_env = "musl"))]
-    Rule::new(call!(SYS_preadv2), &[], "reads from the back end"),
+    Rule::new(call!(SYS_preadv2), &[], "reads from the back end, and the clock (a timerfd)"),
     #[cfg(target_env = "musl")]
     Rule::new(call!(SYS_preadv), &[], "musl's name for it with an offset and no flag"),
     #[cfg(target_env = "musl")]
@@ -197,10 +170,9 @@ const WRITES: &[Rule] = &[
     Rule::new(call!(SYS_writev), &[], "and without an offset"),
 ];
 
-const DISK: &[Rule] = &[
-    Rule::new(call!(SYS_fdatasync), &[], "flushes"),
-    Rule::new(call!(SYS_fallocate), &[], "discards, and writes zeroes"),
-];
+const ROOM: &[Rule] = &[Rule::new(call!(SYS_fallocate), &[], "discards, and writes zeroes")];
+
+const FLUSH: &[Rule] = &[Rule::new(call!(SYS_fdatasync), &[], "flushes; a ring does that by itself")];
 
 const RING: &[Rule] = &[Rule::new(
     call!(SYS_io_uring_enter),
@@ -226,10 +198,7 @@ const fn low_bits(number: libc::c_ulong) -> u32 {
     number as u32
 }
 
-const STREAMS: &[Rule] = &[
-    Rule::new(call!(SYS_shutdown), &[], "the guest has closed a direction"),
-    Rule::new(call!(SYS_close), &[], "a connection is over"),
-];
+const STREAMS: &[Rule] = &[Rule::new(call!(SYS_shutdown), &[], "the guest has closed a direction")];
 
 const BROKER: &[Rule] = &[
     Rule::new(call!(SYS_accept4), &[], "a program of the host's connects to the guest"),
@@ -239,13 +208,15 @@ const BROKER: &[Rule] = &[
         &[],
         "as above; all sockets that the thread can have are of the Unix family",
     ),
-    Rule::new(call!(SYS_close), &[], "a client that is refused, a program that cannot be reached"),
+    Rule::new(call!(SYS_close), &[], "a connection is over, a program cannot be reached"),
 ];
-
-const CONSOLE: &[Rule] = &[Rule::new(call!(SYS_poll), &[], "waits for output of the guest, and for input")];
 
 /// What the libraries below us call and can do without. None of it reaches the kernel.
 pub(crate) const REFUSALS: &[Refusal] = &[
+    // An answer below what was asked for is how the kernel says that there is no more.
+    Refusal::new(call!(SYS_brk), 0, "the allocator, where the thread shares the main heap, then maps memory"),
+    #[cfg(not(target_env = "musl"))]
+    Refusal::new(call!(SYS_mprotect), libc::ENOMEM, "the allocator, whose heap is full, then maps memory"),
     Refusal::new(
         call!(SYS_madvise),
         libc::EPERM,
@@ -265,7 +236,23 @@ pub(crate) const REFUSALS: &[Refusal] = &[
         "debug builds look whether what is closed was open: they assume so",
     ),
     Refusal::new(call!(SYS_gettid), 0, "a panic's message names the thread by number, too: by 0"),
+    Refusal::new(
+        call!(SYS_clock_gettime),
+        libc::EPERM,
+        "a logger that stamps its lines, on a host whose vDSO cannot tell the time: it fails, or panics",
+    ),
+    // When the process changes its user or groups, its C library has every thread do so, and aborts unless all
+    // succeed. Ours say so and stay who they were: who opened what they hold.
+    Refusal::new(call!(SYS_setuid), 0, AS_IT_WAS),
+    Refusal::new(call!(SYS_setgid), 0, AS_IT_WAS),
+    Refusal::new(call!(SYS_setreuid), 0, AS_IT_WAS),
+    Refusal::new(call!(SYS_setregid), 0, AS_IT_WAS),
+    Refusal::new(call!(SYS_setresuid), 0, AS_IT_WAS),
+    Refusal::new(call!(SYS_setresgid), 0, AS_IT_WAS),
+    Refusal::new(call!(SYS_setgroups), 0, AS_IT_WAS),
 ];
+
+const AS_IT_WAS: &str = "the process changes its user: the thread stays as it was";
 
 /// As [`REFUSALS`], where the environment has panics print a backtrace (`RUST_BACKTRACE`): the standard library
 /// would open files for it, on the thread that panics. So it finds none, and the backtrace has no names.

@@ -79,10 +79,8 @@ pub struct Arg {
 pub enum Value {
     /// This one.
     Number(u32),
-    /// The process's own.
-    OwnProcess,
-    /// That of the signal by which vCPUs are interrupted.
-    KickSignal,
+    /// The descriptor that vCPUs take their kicks from.
+    Kicks,
 }
 
 impl Arg {

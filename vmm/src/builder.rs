@@ -6,6 +6,7 @@
 //! The order in which KVM is asked matters: memory slots, then the split irqchip, then vCPUs. In this order
 //! no ioctl waits for an SRCU grace period; see ARCHITECTURE.md.
 
+use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -216,7 +217,8 @@ impl Builder {
 
         let line = IrqLine::new(&fd, layout::SERIAL_GSI)?;
         let serial = Arc::new(Port::new(line, !self.console.has_output())?);
-        let lifecycle = Lifecycle::new(usize::from(vcpus), self.kick_signal);
+        let lifecycle = Lifecycle::new(usize::from(vcpus), self.kick_signal)
+            .map_err(|source| BuildError::Host { what: "the vCPUs' kicks", source })?;
         let shared = Arc::new(Shared::new(lifecycle, Arc::clone(&serial), usize::from(vcpus)));
         let vcpus = create_vcpus(&kvm, &fd, vcpus, &plan, self.kick_signal)?;
         // Doorbells last: each goes on KVM's I/O bus, and a slot or vCPU made after it would wait.
@@ -227,11 +229,12 @@ impl Builder {
         let vcpus = vcpus
             .map(|(index, fd)| Vcpu::new(index, fd, Arc::clone(&platform), Arc::clone(&shared)))
             .collect();
-        let console = self.console.is_jailed().then_some(Role::Console);
+        let console = self.console.into_worker(shared.serial())?;
+        let talks = console.as_ref().filter(|console| console.jailed).map(|_| Role::Console);
         let jobs = device_threads.iter().map(|thread| role(thread.worker.job()));
-        let roles = [Role::Vcpu].into_iter().chain(jobs).chain(console);
-        let filters = Filters::new(self.jail, roles, self.kick_signal)?;
-        Ok(Vm { shared, vcpus, console: self.console, device_threads, filters, fd, devices, ram })
+        let roles = [Role::Vcpu].into_iter().chain(jobs).chain(talks);
+        let filters = Filters::new(self.jail, roles, shared.lifecycle().pending().as_raw_fd())?;
+        Ok(Vm { shared, vcpus, console, device_threads, filters, fd, devices, ram })
     }
 }
 

@@ -1,6 +1,7 @@
 //! The filters of one VM's threads: compiled once, when the VM is built, and shared by the threads of a role.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::RawFd;
 
 use firecrest_devices::virtio::Job;
 use firecrest_seccomp::{Filter, Jail, JailError, Role};
@@ -10,14 +11,14 @@ use firecrest_seccomp::{Filter, Jail, JailError, Role};
 pub(crate) struct Filters(BTreeMap<Role, Filter>);
 
 impl Filters {
-    /// For a VM that has threads of these roles.
+    /// For a VM that has threads of these roles, and whose vCPUs take their kicks from this descriptor.
     pub(crate) fn new(
         jail: Jail,
         roles: impl IntoIterator<Item = Role>,
-        kick_signal: libc::c_int,
+        kicks: RawFd,
     ) -> Result<Self, JailError> {
         let roles: BTreeSet<_> = roles.into_iter().collect();
-        let compile = |role| Ok((role, jail.filter(role, kick_signal)?));
+        let compile = |role| Ok((role, jail.filter(role, kicks)?));
         roles.into_iter().map(compile).collect::<Result<_, _>>().map(Self)
     }
 

@@ -39,6 +39,7 @@ mod exit;
 mod interrupt;
 mod jails;
 mod kernel;
+mod kick;
 mod kvm;
 mod lifecycle;
 mod memory;

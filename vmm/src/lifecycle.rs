@@ -4,25 +4,23 @@
 //! - A vCPU thread calls [`Lifecycle::enroll`] before its first [`Lifecycle::checkpoint`], which it then
 //!   calls after every return of `KVM_RUN` that a kick may have caused, and [`Lifecycle::retire`] last.
 //! - [`Lifecycle::pause`] returns when no vCPU runs, nor will until [`Lifecycle::resume`].
-//! - [`Lifecycle::end`] can be called by any vCPU thread and by any of the embedder's, at any time; the first
-//!   call decides how the run ended. A device's thread calls [`Lifecycle::fail`] instead: its jail has no way to
-//!   send a signal. So the vCPUs are kicked by whoever waits for the end ([`Lifecycle::wait`]), and until
-//!   somebody does they may run on.
+//! - [`Lifecycle::end`] can be called by any thread at any time; the first call decides how the run ended.
 //!
-//! Why no kick is lost: the phase is changed first, under the lock, then the signal is sent. The signal is
+//! Why no kick is lost: the phase is changed first, under the lock, then the kick is sent (`kick.rs`). Its signal is
 //! blocked in the thread and opened by KVM only inside `KVM_RUN` (`KVM_SET_SIGNAL_MASK`), where a pending one
 //! makes it return at once. So a thread that is anywhere between its checkpoint and `KVM_RUN` still finds it
 //! pending there. The thread takes the pending signal *before* it reads the phase: a kick sent after that is
-//! still pending for the next `KVM_RUN`, one sent before has its phase visible.
+//! still pending for the next `KVM_RUN`, one sent before has its phase visible. One that was sent before the thread
+//! enrolled reached nobody, and its phase is found by the first checkpoint.
 //!
-//! Why no thread is kicked that is not ours: threads are listed from `enroll` to `retire`, both under the
-//! lock, and are kicked only while listed and under the lock; so the thread is alive, with the signal
-//! blocked since before it enrolled. No handler is installed for the signal, and none ever runs.
+//! Why no pipe is ever full: a pause kicks only a VM that runs, a resume clears, and there is one end.
 
+use std::io;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::error::WaitError;
 use crate::exit::Exit;
+use crate::kick::{Kick, Pending};
 
 /// How a run ended, or what went wrong in the monitor itself.
 pub(crate) type Outcome = Result<Exit, WaitError>;
@@ -45,8 +43,10 @@ enum Phase {
 pub(crate) struct Lifecycle {
     state: Mutex<State>,
     changed: Condvar,
+    /// By vCPU.
+    kicks: Vec<Kick>,
+    pending: Pending,
     kick_signal: libc::c_int,
-    process: u32,
 }
 
 struct State {
@@ -56,42 +56,30 @@ struct State {
     parked: usize,
     /// vCPU threads that have not retired, whether they have enrolled yet or not.
     alive: usize,
-    /// By vCPU: its thread, while it can be kicked.
-    threads: Vec<Option<libc::pid_t>>,
 }
 
 impl Lifecycle {
     /// For a VM of this many vCPUs, whose threads are kicked with this signal.
-    pub(crate) fn new(vcpus: usize, kick_signal: libc::c_int) -> Self {
-        let state = State {
-            phase: Phase::Running,
-            outcome: None,
-            parked: 0,
-            alive: vcpus,
-            threads: vec![None; vcpus],
-        };
-        Self { state: Mutex::new(state), changed: Condvar::new(), kick_signal, process: std::process::id() }
+    pub(crate) fn new(vcpus: usize, kick_signal: libc::c_int) -> io::Result<Self> {
+        let state = State { phase: Phase::Running, outcome: None, parked: 0, alive: vcpus };
+        let kicks = (0..vcpus).map(|_| Kick::new()).collect::<io::Result<_>>()?;
+        let pending = Pending::new(kick_signal)?;
+        Ok(Self { state: Mutex::new(state), changed: Condvar::new(), kicks, pending, kick_signal })
     }
 
-    pub(crate) fn kick_signal(&self) -> libc::c_int {
-        self.kick_signal
+    /// What vCPUs' threads take their kicks from.
+    pub(crate) fn pending(&self) -> &Pending {
+        &self.pending
     }
 
-    /// Lists the calling thread as that of vCPU `index`. It has blocked every signal, and is not jailed yet.
-    pub(crate) fn enroll(&self, index: usize) {
-        // SAFETY: takes nothing and cannot fail.
-        let thread = unsafe { libc::gettid() };
-        if let Some(slot) = self.lock().threads.get_mut(index) {
-            *slot = Some(thread);
-        }
+    /// The calling thread is that of vCPU `index`. It has blocked every signal, and is not jailed yet.
+    pub(crate) fn enroll(&self, index: usize) -> io::Result<()> {
+        self.kicks.get(index).map_or(Ok(()), |kick| kick.aim(self.kick_signal))
     }
 
-    /// Strikes the thread of vCPU `index` off the list; also for one that never started.
-    pub(crate) fn retire(&self, index: usize) {
+    /// The thread of a vCPU has ended, or will never start.
+    pub(crate) fn retire(&self) {
         let mut state = self.lock();
-        if let Some(slot) = state.threads.get_mut(index) {
-            *slot = None;
-        }
         state.alive = state.alive.saturating_sub(1);
         self.changed.notify_all();
     }
@@ -116,7 +104,7 @@ impl Lifecycle {
         let mut state = self.lock();
         if state.phase == Phase::Running {
             state.phase = Phase::Paused;
-            self.kick(&state);
+            self.kick();
         }
         while state.phase == Phase::Paused && state.parked < state.alive {
             state = self.wait_for_change(state);
@@ -129,6 +117,7 @@ impl Lifecycle {
         let mut state = self.lock();
         if state.phase == Phase::Paused {
             state.phase = Phase::Running;
+            self.kicks.iter().for_each(Kick::clear);
             self.changed.notify_all();
         }
         state.phase != Phase::Ended
@@ -136,20 +125,11 @@ impl Lifecycle {
 
     /// Ends the run; the first outcome counts.
     pub(crate) fn end(&self, outcome: Outcome) {
-        self.conclude(outcome, |state| self.kick(state));
-    }
-
-    /// As [`end`](Self::end), from a thread that cannot send a signal.
-    pub(crate) fn fail(&self, outcome: Outcome) {
-        self.conclude(outcome, |_| ());
-    }
-
-    fn conclude(&self, outcome: Outcome, kick: impl FnOnce(&State)) {
         let mut state = self.lock();
         if state.phase != Phase::Ended {
             state.phase = Phase::Ended;
             state.outcome = Some(outcome);
-            kick(&state);
+            self.kick();
             self.changed.notify_all();
         }
     }
@@ -164,27 +144,20 @@ impl Lifecycle {
         self.lock().outcome.clone()
     }
 
-    /// Waits for the end of the run, and sees to it that the vCPUs learn of it.
+    /// Waits for the end of the run.
     pub(crate) fn wait(&self) -> Outcome {
         let mut state = self.lock();
         loop {
             match &state.outcome {
-                Some(outcome) => {
-                    self.kick(&state);
-                    return outcome.clone();
-                }
+                Some(outcome) => return outcome.clone(),
                 None => state = self.wait_for_change(state),
             }
         }
     }
 
-    fn kick(&self, state: &State) {
-        for thread in state.threads.iter().flatten() {
-            // Not by pthread_kill, which makes more calls than a jailed vCPU has.
-            // SAFETY: takes numbers only. A listed thread is alive: it takes itself off the list, under the
-            // lock that our caller holds, before it ends. The signal is blocked there, so that nothing is run.
-            unsafe { libc::syscall(libc::SYS_tgkill, self.process, *thread, self.kick_signal) };
-        }
+    /// Has every vCPU come to its checkpoint. The phase has been changed.
+    fn kick(&self) {
+        self.kicks.iter().for_each(Kick::send);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

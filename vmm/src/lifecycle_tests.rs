@@ -12,13 +12,13 @@ fn vcpu(life: &Arc<Lifecycle>, index: usize, rounds: &Arc<AtomicUsize>) -> threa
             rounds.fetch_add(1, Ordering::Relaxed);
             thread::yield_now();
         }
-        life.retire(index);
+        life.retire();
     })
 }
 
 #[test]
 fn pause_waits_until_nothing_runs_and_resume_lets_it_go_on() {
-    let (life, rounds) = (Arc::new(Lifecycle::new(3, libc::SIGRTMIN())), Arc::new(AtomicUsize::new(0)));
+    let (life, rounds) = (Arc::new(Lifecycle::new(3, libc::SIGRTMIN()).unwrap()), Arc::new(AtomicUsize::new(0)));
     let threads: Vec<_> = (0..3).map(|index| vcpu(&life, index, &rounds)).collect();
     for _ in 0..50 {
         assert!(life.pause());
@@ -39,7 +39,7 @@ fn pause_waits_until_nothing_runs_and_resume_lets_it_go_on() {
 
 #[test]
 fn the_first_end_counts_and_wakes_everybody() {
-    let life = Arc::new(Lifecycle::new(1, libc::SIGRTMIN()));
+    let life = Arc::new(Lifecycle::new(1, libc::SIGRTMIN()).unwrap());
     let rounds = Arc::new(AtomicUsize::new(0));
     let paused = vcpu(&life, 0, &rounds);
     assert!(life.pause());
@@ -58,7 +58,7 @@ fn the_first_end_counts_and_wakes_everybody() {
 
 #[test]
 fn pause_returns_when_the_run_ends_instead() {
-    let life = Arc::new(Lifecycle::new(2, libc::SIGRTMIN()));
+    let life = Arc::new(Lifecycle::new(2, libc::SIGRTMIN()).unwrap());
     let rounds = Arc::new(AtomicUsize::new(0));
     let one = vcpu(&life, 0, &rounds);
     // vCPU 1 never comes to its checkpoint.
@@ -74,8 +74,8 @@ fn pause_returns_when_the_run_ends_instead() {
 
 #[test]
 fn a_thread_that_has_left_is_not_waited_for() {
-    let life = Lifecycle::new(2, libc::SIGRTMIN());
-    life.retire(0);
-    life.retire(1);
+    let life = Lifecycle::new(2, libc::SIGRTMIN()).unwrap();
+    life.retire();
+    life.retire();
     assert!(life.pause());
 }

@@ -51,15 +51,9 @@ impl Shared {
         self.lifecycle.resume()
     }
 
-    /// Ends the run, and lets nobody wait for a vCPU or keep one waiting. For a vCPU's thread and the embedder's.
+    /// Ends the run, and lets nobody wait for a vCPU or keep one waiting.
     pub(crate) fn end(&self, outcome: Outcome) {
         self.lifecycle.end(outcome);
-        self.serial.set_flow(Flow::Ended);
-    }
-
-    /// The same for all other threads; see [`Lifecycle::fail`].
-    pub(crate) fn fail(&self, outcome: Outcome) {
-        self.lifecycle.fail(outcome);
         self.serial.set_flow(Flow::Ended);
     }
 }

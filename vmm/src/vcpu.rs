@@ -10,6 +10,7 @@ use firecrest_seccomp::Work;
 use kvm_bindings::{KVM_SYSTEM_EVENT_CRASH, KVM_SYSTEM_EVENT_RESET, KVM_SYSTEM_EVENT_SHUTDOWN, kvm_run};
 use kvm_ioctls::{VcpuExit, VcpuFd};
 
+use crate::error::WaitError;
 use crate::exit::{Crash, CrashReason, Exit, Registers, ResetCause};
 use crate::lifecycle::{Next, Outcome};
 use crate::platform::{Ending, Platform};
@@ -46,6 +47,10 @@ impl Vcpu {
         self.index
     }
 
+    pub(crate) fn thread_name(&self) -> String {
+        format!("fc-vcpu{}", self.index)
+    }
+
     /// The registers, and the guest physical address of the instruction they are at, once the run has ended.
     pub(crate) fn snapshot(&self) -> (Option<Registers>, Option<u64>) {
         x86_64::snapshot(&self.fd)
@@ -54,13 +59,16 @@ impl Vcpu {
 
 impl Work for Vcpu {
     fn prepare(&mut self) {
-        self.shared.lifecycle().enroll(usize::from(self.index));
+        if let Err(error) = self.shared.lifecycle().enroll(usize::from(self.index)) {
+            let (thread, message) = (self.thread_name(), format!("it cannot be kicked: {error}"));
+            self.shared.end(Err(WaitError::Failed { thread, message }));
+        }
     }
 
     /// Runs the guest until its run ends.
     fn run(&mut self) {
         loop {
-            take_kick(self.shared.lifecycle().kick_signal());
+            self.shared.lifecycle().pending().take();
             // A guest that was paused is told, so that its watchdogs do not mistake that for a stall. KVM
             // refuses where the guest does not use kvm-clock, and then there is nobody to tell.
             let next = self.shared.lifecycle().checkpoint(|| {
@@ -189,17 +197,4 @@ fn emulated_instruction(run: &kvm_run) -> Vec<u8> {
         return Vec::new();
     }
     instruction.insn_bytes.iter().take(usize::from(instruction.insn_size)).copied().collect()
-}
-
-/// Takes the kick that may be pending on this thread, so that the next `KVM_RUN` enters the guest.
-fn take_kick(signal: libc::c_int) {
-    // SAFETY: an all-zero sigset_t is a valid set and an all-zero timespec is no time; sigaddset and
-    // sigtimedwait read and write these two only. Each pending kick is taken, and the number sent is bounded
-    // by the calls that sent them.
-    unsafe {
-        let mut set: libc::sigset_t = std::mem::zeroed();
-        let no_time: libc::timespec = std::mem::zeroed();
-        libc::sigaddset(&raw mut set, signal);
-        while libc::sigtimedwait(&raw const set, std::ptr::null_mut(), &raw const no_time) > 0 {}
-    }
 }

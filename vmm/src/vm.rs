@@ -9,7 +9,7 @@ use firecrest_devices::virtio::Worker;
 use firecrest_seccomp::{End, Filter, Role, Work, spawn};
 use kvm_ioctls::VmFd;
 
-use crate::console::{self, Console, ConsoleInput, THREAD_NAME};
+use crate::console::{self, ConsoleInput, ConsoleThread, THREAD_NAME};
 use crate::devices::{DeviceSet, DeviceThread, Stats};
 use crate::error::{StartError, StateError, WaitError};
 use crate::exit::{Crash, Exit, Registers};
@@ -26,7 +26,7 @@ const LONGEST_INSTRUCTION: usize = 15;
 pub struct Vm {
     pub(crate) shared: Arc<Shared>,
     pub(crate) vcpus: Vec<Vcpu>,
-    pub(crate) console: Console,
+    pub(crate) console: Option<ConsoleThread>,
     pub(crate) device_threads: Vec<DeviceThread>,
     pub(crate) filters: Filters,
     /// Before `ram`, as fields are dropped in order: KVM lets go of the memory before it is unmapped.
@@ -48,7 +48,7 @@ impl Vm {
         for (started, vcpu) in vcpus.into_iter().enumerate() {
             if let Err(error) = running.start_vcpu(vcpu, filters.get(Role::Vcpu)) {
                 // Those that never started will not retire by themselves.
-                (started..count).for_each(|index| running.shared.lifecycle().retire(index));
+                (started..count).for_each(|_| running.shared.lifecycle().retire());
                 return Err(error);
             }
         }
@@ -59,7 +59,7 @@ impl Vm {
             let thread = running.spawn(&name, filter, device, report)?;
             running.threads().devices.push(thread);
         }
-        if let Some(worker) = console.into_worker(running.shared.serial()) {
+        if let Some(ConsoleThread { worker, .. }) = console {
             let filter = filters.get(Role::Console);
             let thread = running.spawn(THREAD_NAME, filter, worker, running.report(THREAD_NAME))?;
             running.threads().console = Some(thread);
@@ -108,7 +108,7 @@ impl Work for DeviceWork {
     fn run(&mut self) {
         if let Err(error) = self.worker.run() {
             let (thread, message) = (self.name.clone(), error.to_string());
-            self.shared.fail(Err(WaitError::Failed { thread, message }));
+            self.shared.end(Err(WaitError::Failed { thread, message }));
         }
     }
 }
@@ -174,12 +174,11 @@ impl Running {
     }
 
     fn start_vcpu(&self, vcpu: Vcpu, filter: Option<&Filter>) -> Result<(), StartError> {
-        let index = vcpu.index();
-        let name = format!("fc-vcpu{index}");
+        let name = vcpu.thread_name();
         let (shared, failed) = (Arc::clone(&self.shared), self.report(&name));
         let report = move |end| {
             failed(end);
-            shared.lifecycle().retire(usize::from(index));
+            shared.lifecycle().retire();
         };
         let thread = self.spawn(&name, filter, vcpu, report)?;
         self.threads().vcpus.push(thread);
@@ -204,8 +203,8 @@ impl Running {
         let (shared, thread) = (Arc::clone(&self.shared), name.to_owned());
         move |end| match end {
             End::Returned => {}
-            End::Panicked(message) => shared.fail(Err(WaitError::Panicked { thread, message })),
-            End::NotJailed(message) => shared.fail(Err(WaitError::NotJailed { thread, message })),
+            End::Panicked(message) => shared.end(Err(WaitError::Panicked { thread, message })),
+            End::NotJailed(message) => shared.end(Err(WaitError::NotJailed { thread, message })),
         }
     }
 

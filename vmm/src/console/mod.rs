@@ -5,12 +5,14 @@
 //! emptied waits, and can be paused and stopped while it does.
 
 mod port;
+mod wait;
 mod worker;
 
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use crate::error::BuildError;
 pub(crate) use port::{Flow, Port};
 pub(crate) use worker::{THREAD_NAME, Worker};
 
@@ -59,20 +61,27 @@ impl Console {
     }
 
     /// What there is for a thread to do; `None` where there is nothing.
-    pub(crate) fn into_worker(self, port: &Arc<Port>) -> Option<Worker> {
-        (self.output.is_some() || self.input.is_some()).then(|| {
-            Worker::new(Arc::clone(port), self.output.unwrap_or_else(|| Box::new(io::sink())), self.input)
-        })
-    }
-
-    /// Whether the thread, where there is one, is to have a filter.
-    pub(crate) fn is_jailed(&self) -> bool {
-        self.jailed
+    pub(crate) fn into_worker(self, port: &Arc<Port>) -> Result<Option<ConsoleThread>, BuildError> {
+        let Self { output, input, jailed } = self;
+        if output.is_none() && input.is_none() {
+            return Ok(None);
+        }
+        let output = output.unwrap_or_else(|| Box::new(io::sink()));
+        let worker = Worker::new(Arc::clone(port), output, input)
+            .map_err(|source| BuildError::Host { what: "the console's input", source })?;
+        Ok(Some(ConsoleThread { worker, jailed }))
     }
 
     pub(crate) fn has_output(&self) -> bool {
         self.output.is_some()
     }
+}
+
+/// The console's thread, to be started.
+pub(crate) struct ConsoleThread {
+    pub(crate) worker: Worker,
+    /// It is to have a filter.
+    pub(crate) jailed: bool,
 }
 
 impl std::fmt::Debug for Console {

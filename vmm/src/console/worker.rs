@@ -2,13 +2,14 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 
 use firecrest_devices::host_io::Here;
 use firecrest_seccomp::Work;
 
 use super::port::{Port, Taken};
+use super::wait::{Ready, Waits};
 
 /// The name of the console's thread.
 pub(crate) const THREAD_NAME: &str = "fc-console";
@@ -19,6 +20,7 @@ const INPUT_CHUNK: usize = 256;
 /// What the console's thread works on.
 pub(crate) struct Worker {
     port: Arc<Port>,
+    waits: Waits,
     output: Box<dyn Write + Send>,
     output_failed: bool,
     input: Option<File>,
@@ -29,15 +31,15 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    pub(super) fn new(port: Arc<Port>, output: Box<dyn Write + Send>, input: Option<OwnedFd>) -> Self {
-        Self {
-            port,
-            output,
-            output_failed: false,
-            input: input.map(File::from),
-            input_ended: false,
-            pending: Vec::new(),
-        }
+    pub(super) fn new(
+        port: Arc<Port>,
+        output: Box<dyn Write + Send>,
+        input: Option<OwnedFd>,
+    ) -> io::Result<Self> {
+        let waits = Waits::new(port.wake_fd().as_raw_fd(), input.as_ref().map(AsRawFd::as_raw_fd))?;
+        let input = input.map(File::from);
+        let input_ended = input.is_none();
+        Ok(Self { port, waits, output, output_failed: false, input, input_ended, pending: Vec::new() })
     }
 }
 
@@ -76,19 +78,8 @@ impl Worker {
         let taken = self.port.offer(&self.pending);
         self.pending.drain(..taken.min(self.pending.len()));
         // While the guest has not taken what has been read, no more is read: the sender feels it.
-        let input = self
-            .input
-            .as_ref()
-            .filter(|_| self.pending.is_empty() && !self.input_ended)
-            .map(AsRawFd::as_raw_fd);
-        let mut fds = [poll_for_input(self.port.wake_fd().as_raw_fd()), poll_for_input(input.unwrap_or(-1))];
-        // SAFETY: `fds` is an array of that many entries; negative descriptors are ignored.
-        let result = unsafe { libc::poll(fds.as_mut_ptr(), fds.len() as libc::nfds_t, -1) };
-        if result < 0 {
-            return;
-        }
-        let [woken, input] = fds.map(|fd| fd.revents != 0);
-        if woken {
+        let Ready { port, input } = self.waits.wait(self.pending.is_empty() && !self.input_ended);
+        if port {
             // Non-blocking: an error says that there was nothing to take.
             let _: io::Result<usize> = Here(self.port.wake_fd()).read(&mut [0; 8]);
         }
@@ -107,8 +98,4 @@ impl Worker {
             Ok(_) | Err(_) => self.input_ended = true,
         }
     }
-}
-
-fn poll_for_input(fd: RawFd) -> libc::pollfd {
-    libc::pollfd { fd, events: libc::POLLIN, revents: 0 }
 }
