@@ -21,7 +21,9 @@ pub mod serial;
 pub mod virtio;
 pub mod vsock;
 
+mod clock;
 mod interrupt;
+mod throttle;
 
 #[cfg(any(test, feature = "test-utils"))]
 pub mod testing;

@@ -116,7 +116,7 @@ impl Jail {
 pub struct Filter {
     program: Option<Arc<[sock_filter]>>,
     /// A handler of the process's is to run on the thread.
-    pub(crate) traps: bool,
+    traps: bool,
 }
 
 impl Filter {
@@ -129,6 +129,9 @@ impl Filter {
     /// Binds the calling thread, and no other, for the rest of its life.
     pub(crate) fn install(&self) -> io::Result<()> {
         let Some(program) = &self.program else { return Ok(()) };
+        if self.traps {
+            open_sigsys();
+        }
         // PR_SET_NO_NEW_PRIVS and SECCOMP_SET_MODE_FILTER, both of this thread alone: no TSYNC.
         seccompiler::apply_filter(program).map_err(io::Error::other)
     }
@@ -179,6 +182,18 @@ fn check(action: &SeccompAction) -> Result<(), JailError> {
         Some(libc::EOPNOTSUPP) => JailError::NoAction { action: name, source },
         _ => JailError::NoSeccomp(source),
     })
+}
+
+/// Lets the calling thread take `SIGSYS`.
+#[allow(unsafe_code, reason = "the standard library does not know signals")]
+fn open_sigsys() {
+    // SAFETY: an all-zero sigset_t is a valid set, sigaddset writes to it alone, and pthread_sigmask reads it and
+    // changes the mask of this thread alone.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigaddset(&raw mut set, libc::SIGSYS);
+        libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const set, std::ptr::null_mut());
+    }
 }
 
 #[allow(unsafe_code, reason = "a system call that libc has no function for")]

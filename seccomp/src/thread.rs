@@ -10,6 +10,10 @@ use crate::jail::Filter;
 /// Stack of each thread in bytes. Address space only: a page of it costs memory when it is first touched.
 const STACK_BYTES: usize = 256 * 1024;
 
+/// What most threads have at hand of their heaps in bytes: more than the allocator likes to keep, so that it settles
+/// how to give back (see `settle_allocator`).
+const HEAP_LEAST: usize = 200 << 10;
+
 /// How a thread's body ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum End {
@@ -29,12 +33,18 @@ pub trait Work: Send + 'static {
     /// guest's has been looked at.
     fn prepare(&mut self) {}
 
+    /// How many bytes of its heap the thread is to have at hand: what the work allocates beyond, and for each of its
+    /// allocations a page at least, is mapped by a call of its own. They cost address space until they are used.
+    fn heap(&mut self) -> usize {
+        HEAP_LEAST
+    }
+
     /// The work, with the filter on.
     fn run(&mut self);
 }
 
-/// Starts a thread called `name` (Linux shows the first 15 bytes) that does `work` under `filter`, and then runs
-/// `report`, which is under it as well.
+/// Starts a thread called `name` (Linux shows the first 15 bytes) that does `work` under the filter that `filter` gives
+/// once the work is prepared, and then runs `report`, which is under it as well.
 ///
 /// `report` runs on the new thread, exactly once, however the work ended. It is the caller's way to learn of the
 /// end without joining, and should neither block for long nor panic.
@@ -43,17 +53,16 @@ pub trait Work: Send + 'static {
 /// What the operating system said where it has no room for another thread; nothing was run then.
 pub fn spawn<W: Work>(
     name: &str,
-    filter: &Filter,
+    filter: impl FnOnce(&mut W) -> Filter + Send + 'static,
     mut work: W,
     report: impl FnOnce(End) + Send + 'static,
 ) -> io::Result<JoinHandle<W>> {
-    let filter = filter.clone();
     Builder::new().name(name.to_owned()).stack_size(STACK_BYTES).spawn(move || {
-        block_signals(filter.traps);
+        block_signals();
         let body = || -> io::Result<()> {
             work.prepare();
-            settle_allocator();
-            filter.install()?;
+            settle_allocator(work.heap().max(HEAP_LEAST));
+            filter(&mut work).install()?;
             work.run();
             Ok(())
         };
@@ -68,30 +77,27 @@ pub fn spawn<W: Work>(
     })
 }
 
-/// Has the allocator do now what it does once in a process's life: when glibc's first gives a part of a thread's heap
-/// back, it opens `/proc/sys/vm/overcommit_memory`, which would be a violation later. For that, two pieces are enough
-/// that make the heap larger than it likes to keep.
+/// Has the allocator open so much of the thread's heap, which it cannot do later, and do what it does once in a process's
+/// life: when glibc's first gives a part of a thread's heap back, it opens `/proc/sys/vm/overcommit_memory`.
 #[cfg(target_env = "gnu")]
-fn settle_allocator() {
+fn settle_allocator(bytes: usize) {
+    /// Below what the allocator maps by itself.
     const PIECE: usize = 100 << 10;
-    drop(std::hint::black_box([Vec::<u8>::with_capacity(PIECE), Vec::with_capacity(PIECE)]));
+    let pieces: Vec<Vec<u8>> = (0..bytes.div_ceil(PIECE)).map(|_| Vec::with_capacity(PIECE)).collect();
+    drop(std::hint::black_box(pieces));
 }
 
 #[cfg(not(target_env = "gnu"))]
-fn settle_allocator() {}
+fn settle_allocator(_: usize) {}
 
-/// Blocks every signal that can be blocked on the calling thread, but `SIGSYS` where a handler is to take it.
+/// Blocks every signal that can be blocked on the calling thread.
 #[allow(unsafe_code, reason = "the standard library does not know signals")]
-fn block_signals(but_sigsys: bool) {
-    // SAFETY: an all-zero sigset_t is a valid (empty) set, sigfillset and sigdelset only write to it, and
-    // pthread_sigmask reads it and changes the mask of this thread alone. None can fail with these
-    // arguments.
+fn block_signals() {
+    // SAFETY: an all-zero sigset_t is a valid (empty) set, sigfillset only writes to it, and pthread_sigmask reads
+    // it and changes the mask of this thread alone. None can fail with these arguments.
     unsafe {
         let mut all: libc::sigset_t = std::mem::zeroed();
         libc::sigfillset(&raw mut all);
-        if but_sigsys {
-            libc::sigdelset(&raw mut all, libc::SIGSYS);
-        }
         libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, std::ptr::null_mut());
     }
 }

@@ -53,15 +53,17 @@ impl Vm {
             }
         }
         for DeviceThread { name, worker } in device_threads {
-            let filter = filters.get(role(worker.job()));
+            let filters = filters.clone();
+            let filter = move |device: &mut DeviceWork| filters.get(role(device.worker.job()));
             let device = DeviceWork { worker, name: name.clone(), shared: Arc::clone(&running.shared) };
             let report = running.report(&name);
             let thread = running.spawn(&name, filter, device, report)?;
             running.threads().devices.push(thread);
         }
-        if let Some(ConsoleThread { worker, .. }) = console {
-            let filter = filters.get(Role::Console);
-            let thread = running.spawn(THREAD_NAME, filter, worker, running.report(THREAD_NAME))?;
+        if let Some(ConsoleThread { worker, jailed }) = console {
+            let filter = if jailed { filters.get(Role::Console) } else { Filter::none() };
+            let report = running.report(THREAD_NAME);
+            let thread = running.spawn(THREAD_NAME, |_| filter, worker, report)?;
             running.threads().console = Some(thread);
         }
         Ok(running)
@@ -103,6 +105,10 @@ struct DeviceWork {
 impl Work for DeviceWork {
     fn prepare(&mut self) {
         self.worker.prepare();
+    }
+
+    fn heap(&mut self) -> usize {
+        self.worker.heap()
     }
 
     fn run(&mut self) {
@@ -173,28 +179,27 @@ impl Running {
         Stats { exits: self.shared.exits(), devices: self.devices.stats() }
     }
 
-    fn start_vcpu(&self, vcpu: Vcpu, filter: Option<&Filter>) -> Result<(), StartError> {
+    fn start_vcpu(&self, vcpu: Vcpu, filter: Filter) -> Result<(), StartError> {
         let name = vcpu.thread_name();
         let (shared, failed) = (Arc::clone(&self.shared), self.report(&name));
         let report = move |end| {
             failed(end);
             shared.lifecycle().retire();
         };
-        let thread = self.spawn(&name, filter, vcpu, report)?;
+        let thread = self.spawn(&name, |_| filter, vcpu, report)?;
         self.threads().vcpus.push(thread);
         Ok(())
     }
 
-    /// Starts a thread of the VM. Without a filter only where the embedder wants it so.
+    /// Starts a thread of the VM.
     fn spawn<W: Work>(
         &self,
         name: &str,
-        filter: Option<&Filter>,
+        filter: impl FnOnce(&mut W) -> Filter + Send + 'static,
         work: W,
         report: impl FnOnce(End) + Send + 'static,
     ) -> Result<JoinHandle<W>, StartError> {
-        let none = Filter::none();
-        spawn(name, filter.unwrap_or(&none), work, report)
+        spawn(name, filter, work, report)
             .map_err(|source| StartError { thread: name.to_owned(), source })
     }
 

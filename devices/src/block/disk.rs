@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use vmm_sys_util::fallocate::{FallocateMode, fallocate};
 
 use super::protocol::{SERIAL_LEN, feature};
+use super::request::Request;
 use super::spec::Cache;
 use crate::host_io::{IoVecs, Span, pwrite};
 use crate::virtio::{BackEnd, Buffer, Memory};
@@ -101,6 +102,17 @@ impl Disk {
     pub(super) fn flush(&self) -> io::Result<()> {
         // What cannot be written has nothing to flush.
         if self.read_only { Ok(()) } else { self.file.sync_data() }
+    }
+
+    /// Carries out a discard, or a request to write zeroes.
+    pub(super) fn make_room(&self, request: &Request) -> io::Result<()> {
+        match request {
+            Request::Discard(ranges) => ranges.iter().try_for_each(|range| self.discard(range)),
+            Request::WriteZeroes { ranges, unmap } => {
+                ranges.iter().try_for_each(|range| self.write_zeroes(range, *unmap))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The guest needs these bytes no longer.

@@ -5,13 +5,15 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU8, AtomicU64};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::disk::{self, Disk};
 use super::protocol::{Config, QUEUE_SIZE, SECTOR, SERIAL_LEN, feature};
-use super::worker::{Throttle, Worker};
+use super::worker::Worker;
+use crate::clock::Clock;
 use crate::rate_limit::{Limiter, RateLimit, RateLimitError};
+use crate::throttle::{Limit, Throttle};
 use crate::virtio::{Card, Device, Kind};
 
 const MAX_QUEUES: u16 = 16;
@@ -231,8 +233,7 @@ impl Block {
         let limiter = (self.rate_limit != RateLimit::default())
             .then(|| Limiter::new(self.rate_limit, now))
             .transpose()
-            .map_err(|source| BlockError::RateLimit { path: path.clone(), source })?
-            .map(|limiter| Arc::new(Mutex::new(limiter)));
+            .map_err(|source| BlockError::RateLimit { path: path.clone(), source })?;
         let file = open(path, self.read_only)?;
         let size = self.size(&file)?;
         let writeback = u8::from(self.cache == Cache::Writeback);
@@ -253,8 +254,11 @@ impl Block {
             writeback: Arc::clone(&byte),
             size: AtomicU64::new(size),
         });
+        let descriptors = |source| BlockError::Descriptors { path: path.clone(), source };
+        let limit = limiter.map(|limiter| io::Result::Ok(Limit::new(limiter, Arc::new(Clock::new()?))));
+        let limit = limit.transpose().map_err(descriptors)?.map(Arc::new);
         let card = |index| -> io::Result<(Vec<u16>, Box<dyn Card>)> {
-            let throttle = limiter.clone().map(Throttle::new);
+            let throttle = limit.clone().map(Throttle::new);
             Ok((vec![index], Box::new(Worker::new(Arc::clone(&disk), index, self.engine, throttle)?)))
         };
         Ok(Device {
@@ -266,7 +270,7 @@ impl Block {
             cards: (0..self.queues)
                 .map(card)
                 .collect::<io::Result<_>>()
-                .map_err(|source| BlockError::Descriptors { path: path.clone(), source })?,
+                .map_err(descriptors)?,
             back_end: Some(disk.clone()),
         })
     }

@@ -6,6 +6,8 @@ use std::time::Duration;
 use vmm_sys_util::tempdir::TempDir;
 use vmm_sys_util::tempfile::TempFile;
 
+use std::sync::Mutex;
+
 use super::*;
 use crate::rate_limit::Bucket;
 use crate::testing::{BUFFERS, Driver, Seg};

@@ -105,13 +105,8 @@ impl Uring {
         !self.free.is_empty()
     }
 
-    /// Whether this is a request for a ring; others are rare and go without.
-    pub(super) fn takes(request: &Request) -> bool {
-        matches!(request, Request::Read { .. } | Request::Write { .. } | Request::Flush)
-    }
-
-    /// Prepares a request that [`takes`](Self::takes) accepts, with the chain it came in; gives an empty chain
-    /// back.
+    /// Prepares a request, with the chain it came in; gives an empty chain back. What is no read and no write is a
+    /// flush, or ends in one.
     ///
     /// # Errors
     /// There is no room for the request.

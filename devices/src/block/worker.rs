@@ -3,12 +3,12 @@
 //! What must hold:
 //! - A turn takes at most as many chains as the queue has entries; what is left waits for the next turn, so
 //!   that a reset, or another event, gets its own.
-//! - While the rate limit makes the queue wait, no chain is taken; a deadline ends that.
+//! - While the rate limit makes the queue wait, no chain is taken; the card is called when that is over.
 //! - A request that fails has a status; only a chain that is none breaks the queue.
 
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::Duration;
 
 use event_manager::EventSet;
 use vmm_sys_util::eventfd::EventFd;
@@ -20,7 +20,7 @@ use super::spec::BlockEngine;
 use super::uring::{Completion, Uring, is_transient};
 use crate::eventfd;
 use crate::host_io::IoVecs;
-use crate::rate_limit::Limiter;
+use crate::throttle::Throttle;
 use crate::virtio::{Broken, Card, Chain, Events, Job, Line, Queue, Short};
 
 /// The token of the card's own descriptor.
@@ -39,8 +39,8 @@ pub(super) struct Worker {
     /// events are edges.
     again: EventFd,
     throttle: Option<Throttle>,
-    /// The engine that was asked for is io_uring, and it has not failed.
-    wants_ring: bool,
+    /// The engine that was asked for is io_uring, and there is none that cannot be had.
+    by_ring: bool,
     uring: Option<Uring>,
     /// A ring that was given up: it cannot be closed in the thread's jail.
     useless: Option<Uring>,
@@ -59,31 +59,8 @@ struct Session {
     line: Arc<Line>,
     /// A failed request has been logged.
     warned: bool,
-}
-
-/// The rate limit, shared by all queues of the disk, as it is the disk's: or a guest would have as many times
-/// as much as it uses queues. And until when this queue waits for it.
-pub(super) struct Throttle {
-    limiter: Arc<Mutex<Limiter>>,
-    until: Option<Instant>,
-}
-
-impl Throttle {
-    pub(super) fn new(limiter: Arc<Mutex<Limiter>>) -> Self {
-        Self { limiter, until: None }
-    }
-
-    /// Whether the next request has to wait.
-    fn holds(&mut self) -> bool {
-        let now = Instant::now();
-        let wait = self.limiter.lock().unwrap_or_else(PoisonError::into_inner).wait(now);
-        self.until = wait.and_then(|wait| now.checked_add(wait));
-        self.until.is_some()
-    }
-
-    fn charge(&self, bytes: u64) {
-        self.limiter.lock().unwrap_or_else(PoisonError::into_inner).charge(bytes);
-    }
+    /// Flushes are the ring's: the thread's jail has no call for them.
+    flushes_by_ring: bool,
 }
 
 /// Why no more chains are taken for the moment.
@@ -112,7 +89,7 @@ impl Worker {
             index,
             again: eventfd()?,
             throttle,
-            wants_ring: engine == BlockEngine::IoUring,
+            by_ring: engine == BlockEngine::IoUring,
             uring: None,
             useless: None,
             session: None,
@@ -133,7 +110,7 @@ impl Worker {
             queue.publish()?;
             match pause {
                 Pause::Empty if !queue.enable_kicks()? => return Ok(()),
-                // The deadline calls again, or the ring does.
+                // The card is called when the wait is over.
                 Pause::Throttled => return Ok(()),
                 Pause::Full if !freed => return Ok(()),
                 _ if budget == 0 => {
@@ -157,7 +134,7 @@ impl Worker {
         else {
             return Ok(Pause::Empty);
         };
-        if throttle.as_ref().is_some_and(|throttle| throttle.until.is_some()) {
+        if throttle.as_ref().is_some_and(Throttle::waits) {
             return Ok(Pause::Throttled);
         }
         queue.disable_kicks()?;
@@ -169,7 +146,7 @@ impl Worker {
             if !queue.pop(chain)? {
                 return Ok(Pause::Empty);
             }
-            if throttle.as_mut().is_some_and(Throttle::holds) {
+            if throttle.as_mut().is_some_and(|throttle| !throttle.admits()) {
                 queue.rewind(1);
                 queue.stats().throttled.add(1);
                 return Ok(Pause::Throttled);
@@ -183,7 +160,7 @@ impl Worker {
             chains = chains.saturating_add(1);
             bytes = bytes.saturating_add(payload);
             let left = match uring {
-                Some(uring) if Uring::takes(&request) => {
+                Some(uring) if session.leads_to_ring(&request, disk) => {
                     uring.push(chain, request, disk.is_write_through(session.features))
                 }
                 _ => Err(request),
@@ -223,7 +200,6 @@ impl Worker {
         while self.uring.as_ref().is_some_and(|uring| uring.in_flight() > 0) {
             if let Some(uring) = self.uring.take_if(|uring| uring.wait().is_err()) {
                 // What cannot be waited for is given up with all that belongs to it.
-                self.wants_ring = false;
                 self.useless = Some(uring);
             }
             // A used ring out of reach is the driver's loss; the wait goes on.
@@ -231,14 +207,14 @@ impl Worker {
         }
     }
 
-    /// Makes the ring, where one is wanted and there is none; without one, system calls do.
+    /// Makes the ring, where one is wanted; without one, system calls do.
     fn prepare_ring(&mut self) {
-        if self.wants_ring && self.uring.is_none() {
+        if self.by_ring {
             let ring = Uring::new(&self.disk.file, &self.again);
             self.uring = ring
                 .inspect_err(|error| log::warn!("no io_uring for a disk, system calls do instead: {error}"))
                 .ok();
-            self.wants_ring = self.uring.is_some();
+            self.by_ring = self.uring.is_some();
         }
     }
 
@@ -256,6 +232,20 @@ impl Worker {
 }
 
 impl Session {
+    /// Whether this is a request for the ring, where there is one: all that move bytes, and all that end in a flush. What
+    /// comes before such a flush is done here; where that fails, what fails again tells why.
+    fn leads_to_ring(&self, request: &Request, disk: &Disk) -> bool {
+        match request {
+            Request::Read { .. } | Request::Write { .. } | Request::Flush => true,
+            Request::Discard(_) | Request::WriteZeroes { .. } => {
+                self.flushes_by_ring
+                    && disk.is_write_through(self.features)
+                    && disk.make_room(request).is_ok()
+            }
+            Request::Serial | Request::Refused(_) => false,
+        }
+    }
+
     /// Does what a request asks for, of which `done` bytes are done already. Gives its status, and how much of
     /// the chain, from its beginning on, was written.
     fn carry_out(
@@ -269,7 +259,9 @@ impl Session {
     ) -> (Status, usize) {
         let memory = &**queue.memory();
         let durable = disk.is_write_through(self.features);
-        let settle = || if durable { disk.flush() } else { Ok(()) };
+        // A ring that is there has been given these; one that was given up has been told of.
+        let flush = || if self.flushes_by_ring { Err(io::ErrorKind::Unsupported.into()) } else { disk.flush() };
+        let settle = || if durable { flush() } else { Ok(()) };
         let mut filled = 0;
         let result = match request {
             &Request::Read { at, len } => {
@@ -282,17 +274,13 @@ impl Session {
                 let transfer = Transfer { memory, buffers: chain.readable(), skip: HEADER_LEN, len, at };
                 disk.write(vecs, &transfer, &mut done, durable)
             }
-            Request::Flush => disk.flush(),
+            Request::Flush => flush(),
             Request::Serial => {
                 filled = disk.serial.len();
                 chain.write(memory, 0, &disk.serial).map_err(|Short| io::ErrorKind::UnexpectedEof.into())
             }
-            Request::Discard(ranges) => {
-                ranges.iter().try_for_each(|range| disk.discard(range)).and_then(|()| settle())
-            }
-            Request::WriteZeroes { ranges, unmap } => {
-                let each = ranges.iter().try_for_each(|range| disk.write_zeroes(range, *unmap));
-                each.and_then(|()| settle())
+            Request::Discard(_) | Request::WriteZeroes { .. } => {
+                disk.make_room(request).and_then(|()| settle())
             }
             Request::Refused(status) => {
                 queue.stats().errors.add(1);
@@ -313,12 +301,14 @@ impl Session {
         chain: &Chain,
         vecs: &mut IoVecs,
     ) -> (Status, usize) {
-        match (request, result) {
-            (Request::Flush, Ok(_)) => (Status::Ok, 0),
+        let moves = matches!(request, Request::Read { .. } | Request::Write { .. });
+        match result {
             // Less than all is rare; the rest, and why there was less, is for system calls.
-            (_, Ok(done)) => self.carry_out(request, done, disk, queue, chain, vecs),
-            (_, Err(error)) if is_transient(&error) => self.carry_out(request, 0, disk, queue, chain, vecs),
-            (_, Err(error)) => (self.status(request, Err(error), queue), 0),
+            Ok(done) if moves => self.carry_out(request, done, disk, queue, chain, vecs),
+            Err(error) if moves && is_transient(&error) => {
+                self.carry_out(request, 0, disk, queue, chain, vecs)
+            }
+            result => (self.status(request, result.map(drop), queue), 0),
         }
     }
 
@@ -358,7 +348,7 @@ fn complete(queue: &mut Queue, chain: &Chain, status: Status, filled: usize) -> 
 
 impl Card for Worker {
     fn job(&self) -> Job {
-        if self.wants_ring { Job::DiskRing } else { Job::Disk }
+        if self.by_ring { Job::DiskRing } else { Job::Disk }
     }
 
     fn prepare(&mut self) {
@@ -370,7 +360,12 @@ impl Card for Worker {
     }
 
     fn activate(&mut self, features: u64, line: &Arc<Line>, _: &mut Events<'_, '_>) -> io::Result<()> {
-        self.session = Some(Session { features, line: Arc::clone(line), warned: false });
+        self.session = Some(Session {
+            features,
+            line: Arc::clone(line),
+            warned: false,
+            flushes_by_ring: self.by_ring,
+        });
         // While nobody drove the device, the file may have changed its size.
         self.announce();
         Ok(())
@@ -394,7 +389,7 @@ impl Card for Worker {
 
     fn deactivate(&mut self, _: &mut Events<'_, '_>) {
         if let Some(throttle) = &mut self.throttle {
-            throttle.until = None;
+            throttle.clear();
         }
         self.session = None;
     }
@@ -407,13 +402,13 @@ impl Card for Worker {
         self.serve()
     }
 
-    fn deadline(&self) -> Option<Instant> {
-        self.throttle.as_ref()?.until
+    fn patience(&self) -> Option<Duration> {
+        self.throttle.as_ref()?.patience()
     }
 
     fn due(&mut self, _: &mut Events<'_, '_>) -> Result<(), Broken> {
         if let Some(throttle) = &mut self.throttle {
-            throttle.until = None;
+            throttle.clear();
         }
         self.serve()
     }

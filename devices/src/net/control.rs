@@ -6,10 +6,12 @@
 //! thread that waits for one is woken when there are frames again.
 
 use std::io;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Wait;
 use super::tap::Tap;
+use crate::clock::Clock;
 use crate::virtio::{Broken, Chain, Queue};
 
 const CLASS_MQ: u8 = 4;
@@ -34,6 +36,7 @@ pub(super) struct Pairs {
     others: Vec<Other>,
     changes: u32,
     since: Instant,
+    clock: Arc<Clock>,
 }
 
 struct Other {
@@ -83,9 +86,9 @@ impl Control {
 
 impl Pairs {
     /// All pairs but the first, which are disabled.
-    pub(super) fn new(others: Vec<Tap>) -> Self {
+    pub(super) fn new(others: Vec<Tap>, clock: Arc<Clock>) -> Self {
         let others = others.into_iter().map(|tap| Other { tap, enabled: false }).collect();
-        Self { others, changes: 0, since: Instant::now() }
+        Self { others, changes: 0, since: clock.now(), clock }
     }
 
     /// Only the first pair is in use: the driver is new.
@@ -101,8 +104,9 @@ impl Pairs {
         if wanted.all(|(enabled, wanted)| enabled == wanted) {
             return Ok(());
         }
-        if self.since.elapsed() >= CHANGES_IN {
-            (self.since, self.changes) = (Instant::now(), 0);
+        let now = self.clock.now();
+        if now.saturating_duration_since(self.since) >= CHANGES_IN {
+            (self.since, self.changes) = (now, 0);
         }
         if self.changes >= CHANGES {
             return Err(io::ErrorKind::ResourceBusy.into());

@@ -32,7 +32,6 @@ mod features;
 mod receive;
 mod spec;
 mod tap;
-mod throttle;
 mod transmit;
 mod worker;
 

@@ -13,11 +13,11 @@ use std::collections::VecDeque;
 use std::io;
 
 use super::tap::Tap;
-use super::throttle::Throttle;
 use super::{
     BATCH, HEADER_FLAGS, HEADER_LEN, HEADER_NUM_BUFFERS, LINK_HEADER_LEN, MAX_FRAME, Wait, features,
 };
 use crate::host_io::{IoVecs, Span};
+use crate::throttle::Throttle;
 use crate::virtio::{Broken, Buffer, Chain, MAX_BUFFERS, Queue, write};
 
 /// The packets of a link whose MTU nobody has named.
@@ -138,7 +138,7 @@ impl Receiver {
                 }
                 match self.read(tap) {
                     Ok(frame) => {
-                        throttle.inspect(|throttle| throttle.charge(frame.payload()));
+                        throttle.inspect(|throttle| throttle.charge(frame.payload() as u64));
                         frame
                     }
                     Err(error) => return Ok(self.refused(&error)),

@@ -2,16 +2,17 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::HEADER_LEN;
 use super::control::Pairs;
 use super::features;
 use super::tap::{Mode, NAME_LEN, Tap};
-use super::throttle::Throttle;
 use super::worker::{First, Link, Pair, Throttles};
+use crate::clock::Clock;
 use crate::rate_limit::{Limiter, RateLimit, RateLimitError};
+use crate::throttle::{Limit, Throttle};
 use crate::virtio::{Card, Device, Kind};
 
 /// Entries of the queues that carry frames, and of the control queue.
@@ -277,11 +278,11 @@ pub(super) struct Parts {
     pub(super) limiters: Limiters,
 }
 
-/// The rate limits that there are, to be shared by all pairs.
+/// The rate limits that there are.
 #[derive(Default)]
 pub(super) struct Limiters {
-    receive: Option<Arc<Mutex<Limiter>>>,
-    transmit: Option<Arc<Mutex<Limiter>>>,
+    receive: Option<Limiter>,
+    transmit: Option<Limiter>,
 }
 
 impl Limiters {
@@ -291,7 +292,7 @@ impl Limiters {
                 return Ok(None);
             }
             match Limiter::new(limit, Instant::now()) {
-                Ok(limiter) => Ok(Some(Arc::new(Mutex::new(limiter)))),
+                Ok(limiter) => Ok(Some(limiter)),
                 Err(source) => Err(NetError::RateLimit { direction, source }),
             }
         };
@@ -301,8 +302,26 @@ impl Limiters {
         })
     }
 
+    fn are_none(&self) -> bool {
+        self.receive.is_none() && self.transmit.is_none()
+    }
+}
+
+/// The same, shared by all pairs.
+#[derive(Default)]
+struct PairLimits {
+    receive: Option<Arc<Limit>>,
+    transmit: Option<Arc<Limit>>,
+}
+
+impl PairLimits {
+    fn new(limiters: Limiters, clock: &Arc<Clock>) -> Self {
+        let limit = |limiter: Option<_>| limiter.map(|limiter| Arc::new(Limit::new(limiter, Arc::clone(clock))));
+        Self { receive: limit(limiters.receive), transmit: limit(limiters.transmit) }
+    }
+
     fn throttles(&self) -> Throttles {
-        let throttle = |limiter: &Option<_>| limiter.clone().map(Throttle::new);
+        let throttle = |limit: &Option<_>| limit.clone().map(Throttle::new);
         Throttles { receive: throttle(&self.receive), transmit: throttle(&self.transmit) }
     }
 }
@@ -331,7 +350,12 @@ impl Parts {
             queue_sizes.push(CONTROL_QUEUE_SIZE);
         }
         let others = taps.iter().skip(1).map(Tap::try_clone).collect::<io::Result<Vec<_>>>()?;
-        let pairs = several.then(|| Pairs::new(others));
+        let (mut limits, mut pairs) = (PairLimits::default(), None);
+        if several || !limiters.are_none() {
+            let clock = Arc::new(Clock::new()?);
+            limits = PairLimits::new(limiters, &clock);
+            pairs = several.then(|| Pairs::new(others, clock));
+        }
         let mut first = Some(First { offloads: 0, pairs });
         let link = Arc::new(Link::default());
         let mut cards: Vec<(Vec<u16>, Box<dyn Card>)> = Vec::new();
@@ -343,7 +367,7 @@ impl Parts {
                 queues.push(control);
             }
             let pair =
-                Pair::new((index, count), tap, mtu, Arc::clone(&link), first.take(), limiters.throttles())?;
+                Pair::new((index, count), tap, mtu, Arc::clone(&link), first.take(), limits.throttles())?;
             cards.push((queues, Box::new(pair)));
         }
         Ok(Device { kind: Kind::Net, features, config, writable: None, queue_sizes, cards, back_end: None })

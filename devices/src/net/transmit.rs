@@ -7,9 +7,9 @@
 //! held, while the TAP takes no frames or the rate limit lets none pass.
 
 use super::tap::Tap;
-use super::throttle::Throttle;
 use super::{BATCH, HEADER_LEN, MAX_FRAME, Wait};
 use crate::host_io::{IoVecs, Span};
+use crate::throttle::Throttle;
 use crate::virtio::{Broken, Chain, Queue};
 
 /// A transmit queue that is started.
@@ -78,7 +78,7 @@ impl Transmitter {
         self.held = matches!(wait, Err(Some(_)));
         let payload = self.chain.readable_len().saturating_sub(HEADER_LEN);
         if !self.held {
-            throttle.inspect(|throttle| throttle.charge(payload));
+            throttle.inspect(|throttle| throttle.charge(payload as u64));
         }
         match wait {
             Ok(()) => self.queue.stats().bytes.add(payload as u64),

@@ -7,7 +7,7 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::Duration;
 
 use event_manager::EventSet;
 use vmm_sys_util::eventfd::EventFd;
@@ -16,10 +16,10 @@ use super::control::{Control, Pairs};
 use super::receive::Receiver;
 use super::spec::{CONFIG_STATUS, LINK_DOWN};
 use super::tap::Tap;
-use super::throttle::Throttle;
 use super::transmit::Transmitter;
 use super::{Wait, features};
 use crate::eventfd;
+use crate::throttle::Throttle;
 use crate::virtio::{Broken, Card, Events, Job, Line, Queue};
 
 const TAP: u32 = 0;
@@ -212,9 +212,8 @@ impl Pair {
 
     /// A wait for the rate limit is over, or both are.
     fn time_is_up(&mut self) -> Result<(), Broken> {
-        let now = Instant::now();
         let is_over = |throttle: &mut Throttle| {
-            let over = throttle.until().is_some_and(|until| until <= now);
+            let over = throttle.patience().is_some_and(|rest| rest.is_zero());
             if over {
                 throttle.clear();
             }
@@ -371,9 +370,9 @@ impl Card for Pair {
         Ok(())
     }
 
-    fn deadline(&self) -> Option<Instant> {
+    fn patience(&self) -> Option<Duration> {
         let Throttles { receive, transmit } = &self.throttles;
-        [receive, transmit].into_iter().flatten().filter_map(Throttle::until).min()
+        [receive, transmit].into_iter().flatten().filter_map(Throttle::patience).min()
     }
 
     fn due(&mut self, events: &mut Events<'_, '_>) -> Result<(), Broken> {

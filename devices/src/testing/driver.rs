@@ -112,28 +112,33 @@ fn start(mut worker: Worker) -> JoinHandle<()> {
 /// A worker on a thread of its own that is jailed as in a VM: what a device calls beyond its list, ends its tests.
 #[cfg(test)]
 fn start(worker: Worker) -> JoinHandle<()> {
-    use firecrest_seccomp::{End, Role, Work, spawn};
+    use firecrest_seccomp::{End, Filter, Role, Work, spawn};
 
     struct Jailed(Worker);
     impl Work for Jailed {
         fn prepare(&mut self) {
             self.0.prepare();
         }
+        fn heap(&mut self) -> usize {
+            self.0.heap()
+        }
         fn run(&mut self) {
             self.0.run().unwrap();
         }
     }
-    let role = match worker.job() {
-        Job::Disk => Role::Block,
-        Job::DiskRing => Role::BlockUring,
-        Job::Frames => Role::Net,
-        Job::Streams => Role::VsockStreams,
-        Job::Broker => Role::VsockBroker,
+    let filter = |jailed: &mut Jailed| -> Filter {
+        let role = match jailed.0.job() {
+            Job::Disk => Role::Block,
+            Job::DiskRing => Role::BlockUring,
+            Job::Frames => Role::Net,
+            Job::Streams => Role::VsockStreams,
+            Job::Broker => Role::VsockBroker,
+        };
+        crate::jail_tests::jail().filter(role, -1).unwrap()
     };
-    let filter = crate::jail_tests::jail().filter(role, libc::SIGSTKFLT).unwrap();
     let (ended, end) = std::sync::mpsc::channel();
     let thread =
-        spawn(&role.to_string(), &filter, Jailed(worker), move |end| ended.send(end).unwrap()).unwrap();
+        spawn("fc-test", filter, Jailed(worker), move |end| ended.send(end).unwrap()).unwrap();
     thread::spawn(move || {
         drop(thread.join().unwrap());
         assert_eq!(end.recv(), Ok(End::Returned));

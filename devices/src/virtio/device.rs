@@ -9,7 +9,7 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU8;
-use std::time::Instant;
+use std::time::Duration;
 
 use event_manager::{EventOps, EventSet};
 
@@ -88,6 +88,12 @@ pub trait Card: Send {
     /// thread itself can make.
     fn prepare(&mut self) {}
 
+    /// How many bytes of its heap the card may come to use: it can have no more later, but for each allocation at
+    /// least a page.
+    fn heap(&self) -> usize {
+        128 << 10
+    }
+
     /// Registers what is waited for at all times, edge-triggered. It is not called for these while it is not
     /// activated.
     ///
@@ -127,12 +133,13 @@ pub trait Card: Send {
     /// As for [`kicked`](Self::kicked).
     fn ready(&mut self, token: u32, ready: EventSet, events: &mut Events<'_, '_>) -> Result<(), Broken>;
 
-    /// When the card wants to be called though nothing happens to it. Asked before each wait.
-    fn deadline(&self) -> Option<Instant> {
+    /// How long the card can do without being called, should nothing happen to it: for ever where `None`. Asked
+    /// before each wait.
+    fn patience(&self) -> Option<Duration> {
         None
     }
 
-    /// That time has come, or has all but come: waits are counted in milliseconds.
+    /// That time is over.
     ///
     /// # Errors
     /// As for [`kicked`](Self::kicked).

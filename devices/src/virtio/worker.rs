@@ -11,7 +11,7 @@ use std::io;
 use std::iter;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
-use std::time::Instant;
+use std::time::Duration;
 
 use event_manager::{EventManager, EventOps, EventSet, MutEventSubscriber, SubscriberId, SubscriberOps};
 use log::Level;
@@ -46,7 +46,6 @@ pub(super) struct Remote {
 
 /// A card, and what it waits for, to be run by a thread of its own.
 pub struct Worker {
-    job: Job,
     manager: EventManager<Shell>,
     shell: SubscriberId,
 }
@@ -64,7 +63,6 @@ pub(super) fn pair(
 ) -> io::Result<(Remote, Worker)> {
     let (commands, receiver) = mpsc::channel();
     let wake = Arc::new(eventfd()?);
-    let job = card.job();
     let shell = Shell {
         card,
         kicks,
@@ -78,7 +76,7 @@ pub(super) fn pair(
     };
     let mut manager = EventManager::new().map_err(io::Error::other)?;
     let shell = manager.add_subscriber(shell);
-    Ok((Remote { queues, commands, wake }, Worker { job, manager, shell }))
+    Ok((Remote { queues, commands, wake }, Worker { manager, shell }))
 }
 
 impl Remote {
@@ -105,10 +103,11 @@ impl Drop for Remote {
 }
 
 impl Worker {
-    /// What it does on the host.
+    /// What it does on the host. What it does in the end is known once it is [prepared](Self::prepare); before, all
+    /// that it may come to is said.
     #[must_use]
-    pub fn job(&self) -> Job {
-        self.job
+    pub fn job(&mut self) -> Job {
+        self.manager.subscriber_mut(self.shell).map_or(Job::Disk, |shell| shell.card.job())
     }
 
     /// To be called first, on the thread that will run it.
@@ -116,6 +115,12 @@ impl Worker {
         if let Ok(shell) = self.manager.subscriber_mut(self.shell) {
             shell.card.prepare();
         }
+    }
+
+    /// How much of its heap the thread is to have at hand; see [`Card::heap`].
+    #[must_use]
+    pub fn heap(&mut self) -> usize {
+        self.manager.subscriber_mut(self.shell).map_or(0, |shell| shell.card.heap())
     }
 
     /// Works until the transport is dropped.
@@ -128,20 +133,19 @@ impl Worker {
             if shell.quit {
                 return Ok(());
             }
-            let deadline = shell.line.as_ref().and_then(|_| shell.card.deadline());
-            self.manager.run_with_timeout(timeout(deadline))?;
-            if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-                self.manager.subscriber_mut(self.shell)?.call();
+            let patience = shell.line.as_ref().and_then(|_| shell.card.patience());
+            if patience.is_some_and(|rest| rest.is_zero()) {
+                shell.call();
             }
+            self.manager.run_with_timeout(timeout(patience))?;
         }
     }
 }
 
-/// Milliseconds until `deadline`, as epoll_wait takes them: no timer is needed, and none has to be set.
-fn timeout(deadline: Option<Instant>) -> i32 {
+/// In milliseconds, as epoll_wait takes it: no timer is needed, and none has to be set.
+fn timeout(patience: Option<Duration>) -> i32 {
     const FOREVER: i32 = -1;
-    let rest = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-    rest.map_or(FOREVER, |rest| i32::try_from(rest.as_micros().div_ceil(1000)).unwrap_or(i32::MAX))
+    patience.map_or(FOREVER, |rest| i32::try_from(rest.as_micros().div_ceil(1000)).unwrap_or(i32::MAX))
 }
 
 impl std::fmt::Debug for Worker {

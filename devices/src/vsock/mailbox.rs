@@ -1,85 +1,103 @@
-//! What the two threads of the device say to each other, and how: a channel, and an eventfd that wakes the
-//! other side.
+//! What the two threads of the device say to each other, and how: a list, and an eventfd that wakes the other side.
 
+use std::collections::VecDeque;
 use std::io;
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use vmm_sys_util::eventfd::EventFd;
 
+use super::packet::Key;
 use crate::eventfd;
 
-use super::packet::Key;
+/// Clients of the host that have not said yet where they want to, at once: more wait in the socket's queue.
+pub(super) const SEATS: usize = 1024;
 
 /// What the worker asks of the broker.
 #[derive(Debug)]
 pub(super) enum Order {
     /// The guest connects to a port: who listens there?
-    Dial { key: Key, serial: u64 },
-    /// The device was reset: nothing that was ordered before is wanted any more.
-    Forget,
+    Dial(Call),
+    /// To look for clients again, after a [`Delivery::Held`].
+    Accept,
+    /// A socket that nobody needs any more.
+    Close(UnixStream),
+}
+
+/// A guest's wish to reach a program of the host's.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Call {
+    pub key: Key,
+    pub serial: u64,
+    /// Until when the worker tries, where it has tried already.
+    pub until: Option<Instant>,
 }
 
 /// What the broker hands to the worker. All sockets are non-blocking.
 #[derive(Debug)]
 pub(super) enum Delivery {
-    /// The answer to a [`Order::Dial`].
-    Dialed { key: Key, serial: u64, stream: io::Result<UnixStream> },
-    /// A program on the host connects to a port of the guest's.
-    Client { guest_port: u32, stream: UnixStream },
+    /// The answer to an [`Order::Dial`].
+    Dialed { call: Call, stream: io::Result<UnixStream> },
+    /// A program on the host connects.
+    Client { stream: UnixStream, seat: Seat },
+    /// No client is accepted before an [`Order::Accept`]: there are no seats, or no descriptors.
+    Held,
 }
 
-/// The end that things are put into.
+/// A mailbox, in the hands of both. What is in it lives as long as either of them has it: a socket on its way to be
+/// closed is never closed by the worker's thread, whoever ends first.
 #[derive(Debug)]
-pub(super) struct Outbox<T> {
-    sender: Sender<T>,
-    wake: Arc<EventFd>,
-    waiting: Arc<AtomicUsize>,
-}
-
-/// The end that things are taken out of.
-#[derive(Debug)]
-pub(super) struct Inbox<T> {
-    receiver: Receiver<T>,
+pub(super) struct Mailbox<T> {
+    things: Mutex<VecDeque<T>>,
     /// Written for each thing that is put in. To be waited for edge-triggered: it is never read.
-    pub wake: Arc<EventFd>,
-    waiting: Arc<AtomicUsize>,
+    pub wake: EventFd,
 }
 
-/// A mailbox's two ends.
-pub(super) fn pair<T>() -> io::Result<(Outbox<T>, Inbox<T>)> {
-    let (sender, receiver) = mpsc::channel();
-    let wake = Arc::new(eventfd()?);
-    let waiting = Arc::default();
-    Ok((
-        Outbox { sender, wake: Arc::clone(&wake), waiting: Arc::clone(&waiting) },
-        Inbox { receiver, wake, waiting },
-    ))
-}
+impl<T> Mailbox<T> {
+    pub fn new() -> io::Result<Arc<Self>> {
+        Ok(Arc::new(Self { things: Mutex::default(), wake: eventfd()? }))
+    }
 
-impl<T> Outbox<T> {
-    /// Puts `thing` in. It is dropped where the other side has ended, and with it all that it worked for.
     pub fn put(&self, thing: T) {
-        self.waiting.fetch_add(1, Ordering::Relaxed);
-        if self.sender.send(thing).is_ok() {
-            // It fails only where the counter is at its maximum, and then there is an edge still to be seen.
-            let _: io::Result<()> = self.wake.write(1);
-        }
+        self.lock().push_back(thing);
+        // It fails only where the counter is at its maximum, and then there is an edge still to be seen.
+        let _: io::Result<()> = self.wake.write(1);
     }
 
-    /// How many things the other side has not taken yet.
-    pub fn waiting(&self) -> usize {
-        self.waiting.load(Ordering::Relaxed)
-    }
-}
-
-impl<T> Inbox<T> {
     /// Takes the next thing.
     pub fn take(&self) -> Option<T> {
-        let thing = self.receiver.try_recv().ok()?;
-        self.waiting.fetch_sub(1, Ordering::Relaxed);
-        Some(thing)
+        self.lock().pop_front()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, VecDeque<T>> {
+        // Nothing in there panics; if it did, the run has ended.
+        self.things.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How many seats are taken.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Seats(Arc<AtomicUsize>);
+
+/// One client's place, from when it is accepted until it has said where it wants to.
+#[derive(Debug)]
+pub(super) struct Seat(Seats);
+
+impl Seats {
+    /// A free one. For one thread alone: another could take the last one meanwhile.
+    pub fn take(&self) -> Option<Seat> {
+        if self.0.load(Ordering::Relaxed) >= SEATS {
+            return None;
+        }
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Some(Seat(self.clone()))
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -7,10 +7,10 @@
 //! ```
 //!
 //! Why two threads: the worker reads what the guest writes, and a guest that took it over should find nothing
-//! to call. It reads and writes sockets it is given; it has no use for `socket`, `connect` or `accept`, so that
-//! its jail need not allow them. Opening is the broker's, which sees no byte of the guest's memory: two numbers
-//! come to it from there, a port and a serial number. Both begin when the driver is up; until then programs of
-//! the host wait in the socket's queue.
+//! to call. It reads and writes sockets it is given; it has no use for `socket`, `connect`, `accept` or `close`, so
+//! that its jail need not allow them. Opening and closing is the broker's, which sees no byte of the guest's memory and
+//! reads none of any socket: two numbers come to it from there, a port and a serial number. Both begin when the driver is
+//! up; until then programs of the host wait in the socket's queue.
 //!
 //! Only streams: the device offers no feature, which stands for them.
 //!
@@ -43,9 +43,12 @@ mod connection;
 mod dial;
 mod line;
 mod listener;
+mod lobby;
 mod mailbox;
 mod packet;
 mod receive;
+mod redial;
+mod socket;
 mod spec;
 mod table;
 mod transmit;

@@ -3,11 +3,12 @@
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::broker::Broker;
 use super::listener::Listener;
-use super::mailbox;
+use super::mailbox::Mailbox;
 use super::worker::{RX, Streams, TX};
 use crate::virtio::{Device, Kind};
 
@@ -142,12 +143,11 @@ impl Vsock {
             _ => VsockError::Listen { path: path.clone(), source },
         })?;
 
-        let (orders, ordered) = mailbox::pair().map_err(VsockError::Descriptor)?;
-        let (deliveries, delivered) = mailbox::pair().map_err(VsockError::Descriptor)?;
-        let streams = Streams::new(cid.into(), connections, timeouts.close, orders, delivered)
+        let orders = Mailbox::new().map_err(VsockError::Descriptor)?;
+        let deliveries = Mailbox::new().map_err(VsockError::Descriptor)?;
+        let broker = Broker::new(listener, path, Arc::clone(&orders), Arc::clone(&deliveries));
+        let streams = Streams::new(cid.into(), connections, timeouts, orders, deliveries)
             .map_err(VsockError::Descriptor)?;
-        let broker =
-            Broker::new(listener, path, timeouts, ordered, deliveries).map_err(VsockError::Descriptor)?;
         Ok(Device {
             kind: Kind::Vsock,
             // No bit: streams, and nothing else.

@@ -4,12 +4,12 @@
 //! promised to buffer for all of them together is bounded (see [`Table::window`]).
 
 use std::collections::{BTreeMap, VecDeque};
-use std::os::unix::net::UnixStream;
 use std::time::Instant;
 
 use super::backlog::Backlog;
 use super::connection::Connection;
 use super::packet::Key;
+use super::socket::Socket;
 
 /// How much of what a guest sends on a connection may wait for its peer, as long as not many wait.
 pub(super) const WINDOW: u32 = 256 << 10;
@@ -26,7 +26,7 @@ const LAST_PORT: u32 = (1 << 31) - 1;
 pub(super) struct Link {
     pub connection: Connection,
     /// The socket; `None` before the broker has reached anyone, and after the peer has gone.
-    pub stream: Option<UnixStream>,
+    pub stream: Option<Socket>,
     /// What the peer has not taken yet.
     pub backlog: Backlog,
     /// The socket may have something to read.
@@ -114,7 +114,7 @@ impl Table {
     /// Adds what `connection` makes of a serial number and a window; `None` where there is no place for it.
     pub fn add(
         &mut self,
-        stream: Option<UnixStream>,
+        stream: Option<Socket>,
         connection: impl FnOnce(u64, u32) -> Connection,
     ) -> Option<u32> {
         if self.is_full() {

@@ -1,5 +1,5 @@
 //! The worker: the thread that speaks to the guest. It moves bytes between queues and sockets that the broker
-//! has handed over, and opens none itself.
+//! has handed over, and opens and closes none itself.
 //!
 //! What must hold:
 //! - Nothing here waits: a socket that takes or gives nothing costs its own connection only.
@@ -10,7 +10,6 @@
 use std::collections::VecDeque;
 use std::fmt::Display;
 use std::io;
-use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,10 +18,15 @@ use log::Level;
 use vmm_sys_util::eventfd::EventFd;
 
 use super::connection::{Connection, End};
-use super::mailbox::{Delivery, Inbox, Order, Outbox};
-use super::packet::{Header, Key};
+use super::lobby::Lobby;
+use super::mailbox::{Call, Delivery, Mailbox, Order, SEATS, Seat};
+use super::packet::Header;
 use super::receive::BURST;
+use super::redial::Redials;
+use super::socket::Socket;
+use super::spec::Timeouts;
 use super::table::{Link, Table};
+use crate::clock::Clock;
 use crate::eventfd;
 use crate::host_io::IoVecs;
 use crate::virtio::{Broken, Buffer, Card, Chain, Events, Job, Line, Queue};
@@ -38,6 +42,10 @@ pub(super) const EVENT: u16 = 2;
 const DELIVERIES: u32 = 0;
 const AGAIN: u32 = 1;
 const FIRST_LINK: u32 = 16;
+/// Tokens from here on are clients' in the lobby: there are fewer connections.
+const FIRST_CLIENT: u32 = 1 << 16;
+/// How long nobody is accepted where that was impossible.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(250);
 
 /// Deliveries taken before others have their turn.
 const DELIVERIES_MOST: usize = 256;
@@ -54,18 +62,23 @@ pub(super) struct Streams {
     pub rx: Option<Queue>,
     pub tx: Option<Queue>,
     event: Option<Queue>,
-    orders: Outbox<Order>,
-    deliveries: Inbox<Delivery>,
+    orders: Arc<Mailbox<Order>>,
+    deliveries: Arc<Mailbox<Delivery>>,
+    lobby: Lobby,
+    redials: Redials,
+    /// When to have the broker accept again, where it does not.
+    accepts_at: Option<Instant>,
     /// Connections of smaller serial numbers were there before the last reset.
     first_serial: u64,
-    /// What the broker has been ordered to dial and has not answered.
+    /// Calls that the broker has been ordered to make, or will be again, and that have had no result yet.
     dialing: usize,
     connections: usize,
     /// Written to be called again, after others have had their turn.
     again: EventFd,
     /// When to look whether what is closing has closed.
     looks_at: Option<Instant>,
-    close_timeout: Duration,
+    timeouts: Timeouts,
+    clock: Clock,
     /// Connections refused and broken off, and packets dropped, that have not been counted yet.
     pub failures: u64,
     blamed: bool,
@@ -79,9 +92,9 @@ impl Streams {
     pub fn new(
         cid: u64,
         connections: u16,
-        close_timeout: Duration,
-        orders: Outbox<Order>,
-        deliveries: Inbox<Delivery>,
+        timeouts: Timeouts,
+        orders: Arc<Mailbox<Order>>,
+        deliveries: Arc<Mailbox<Delivery>>,
     ) -> io::Result<Self> {
         let connections = usize::from(connections);
         Ok(Self {
@@ -94,12 +107,16 @@ impl Streams {
             event: None,
             orders,
             deliveries,
+            lobby: Lobby::new(FIRST_CLIENT, timeouts.line),
+            redials: Redials::default(),
+            accepts_at: None,
             first_serial: 0,
             dialing: 0,
             connections,
             again: eventfd()?,
             looks_at: None,
-            close_timeout,
+            timeouts,
+            clock: Clock::new()?,
             failures: 0,
             blamed: false,
             chains: vec![Chain::new(); BURST],
@@ -136,7 +153,7 @@ impl Streams {
         let slot = self.table.add(None, |serial, window| Connection::dialing(request, serial, window));
         let Some(link) = slot.and_then(|slot| self.table.get(slot)) else { return false };
         let Connection { key, serial, .. } = link.connection;
-        self.orders.put(Order::Dial { key, serial });
+        self.orders.put(Order::Dial(Call { key, serial, until: None }));
         self.dialing = self.dialing.saturating_add(1);
         true
     }
@@ -145,20 +162,36 @@ impl Streams {
         for _ in 0..DELIVERIES_MOST {
             match self.deliveries.take() {
                 None => return,
-                Some(Delivery::Client { guest_port, stream }) => self.client(guest_port, stream, events),
-                // Asked for by a guest that has reset the device since.
-                Some(Delivery::Dialed { serial, .. }) if serial < self.first_serial => {}
-                Some(Delivery::Dialed { key, serial, stream }) => {
-                    self.dialing = self.dialing.saturating_sub(1);
-                    self.dialed(key, serial, stream, events);
+                Some(Delivery::Client { stream, seat }) => {
+                    let socket = Socket::new(stream, &self.orders);
+                    self.enter(socket, seat, events);
+                }
+                Some(Delivery::Held) => {
+                    self.accepts_at =
+                        self.accepts_at.or_else(|| self.clock.now().checked_add(ACCEPT_AGAIN));
+                }
+                Some(Delivery::Dialed { call, stream }) => {
+                    let stream = stream.map(|stream| Socket::new(stream, &self.orders));
+                    // Otherwise asked for by a guest that has reset the device since.
+                    if call.serial >= self.first_serial {
+                        self.dialed(call, stream, events);
+                    }
                 }
             }
         }
         self.call_again();
     }
 
+    /// A program on the host has connected.
+    fn enter(&mut self, socket: Socket, seat: Seat, events: &mut Events<'_, '_>) {
+        let guided = self.lobby.enter(socket, seat, self.clock.now(), events);
+        if let Some((port, socket)) = guided {
+            self.client(port, socket, events);
+        }
+    }
+
     /// A program on the host connects to the guest. Where there is no place, it reads the end of the stream.
-    fn client(&mut self, guest_port: u32, stream: UnixStream, events: &mut Events<'_, '_>) {
+    fn client(&mut self, guest_port: u32, socket: Socket, events: &mut Events<'_, '_>) {
         if self.table.is_full() {
             self.note("a client on the host is refused, there are too many connections");
             return;
@@ -166,22 +199,39 @@ impl Streams {
         let (cid, key) = (self.cid, self.table.allocate(guest_port));
         let slot = self.table.add(None, |serial, window| Connection::asking(cid, key, serial, window));
         if let Some(slot) = slot {
-            self.attach(slot, stream, events);
+            self.attach(slot, socket, events);
             self.settle(slot, events);
         }
     }
 
-    fn dialed(&mut self, key: Key, serial: u64, stream: io::Result<UnixStream>, events: &mut Events<'_, '_>) {
+    /// The broker has made a call.
+    fn dialed(&mut self, call: Call, socket: io::Result<Socket>, events: &mut Events<'_, '_>) {
+        let mut result = Some(socket);
+        if matches!(&result, Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock) {
+            let kept = self.redials.keep(call, self.clock.now(), self.timeouts.dial);
+            result = result.filter(|_| kept.is_some());
+        } else if let Some(next) = self.redials.next_for(call.key.host_port) {
+            self.orders.put(Order::Dial(next));
+        }
+        if let Some(result) = result {
+            self.called(call, result, events);
+        }
+    }
+
+    /// A call has had its result.
+    fn called(&mut self, call: Call, socket: io::Result<Socket>, events: &mut Events<'_, '_>) {
+        self.dialing = self.dialing.saturating_sub(1);
+        let Call { key, serial, .. } = call;
         let Some(slot) = self.table.find(key) else { return };
         let Some(link) = self.table.get(slot) else { return };
         // The guest may have given up meanwhile, and have begun anew.
         if link.connection.serial != serial || !link.connection.is_dialing() {
             return;
         }
-        match stream {
-            Ok(stream) => {
+        match socket {
+            Ok(socket) => {
                 link.connection.dialed();
-                self.attach(slot, stream, events);
+                self.attach(slot, socket, events);
                 self.settle(slot, events);
             }
             Err(error) => {
@@ -191,11 +241,22 @@ impl Streams {
         }
     }
 
+    /// Tries again whoever had no room.
+    fn dial_again(&mut self, now: Instant, events: &mut Events<'_, '_>) {
+        let (again, over) = self.redials.round(now);
+        for call in again {
+            self.orders.put(Order::Dial(call));
+        }
+        for call in over {
+            self.called(call, Err(io::ErrorKind::TimedOut.into()), events);
+        }
+    }
+
     /// Gives a connection its socket.
-    fn attach(&mut self, slot: u32, stream: UnixStream, events: &mut Events<'_, '_>) {
+    fn attach(&mut self, slot: u32, socket: Socket, events: &mut Events<'_, '_>) {
         let Some(link) = self.table.get(slot) else { return };
-        match events.add(&stream, slot.saturating_add(FIRST_LINK), interest(false)) {
-            Ok(()) => link.stream = Some(stream),
+        match events.add(&socket, slot.saturating_add(FIRST_LINK), interest(false)) {
+            Ok(()) => link.stream = Some(socket),
             Err(error) => {
                 self.note(format_args!("a socket cannot be waited for: {error}"));
                 self.reset(slot, events);
@@ -219,13 +280,13 @@ impl Streams {
     /// To be called whenever something of a connection has changed: ends what is over, and gives it its turn
     /// where it has something to send.
     pub fn settle(&mut self, slot: u32, events: &mut Events<'_, '_>) {
-        let close_timeout = self.close_timeout;
+        let close_timeout = self.timeouts.close;
         let Some(link) = self.table.get(slot) else { return };
         match link.connection.end(link.backlog.len()) {
             End::Open => link.deadline = None,
             End::Closing => {
                 if link.deadline.is_none() {
-                    link.deadline = Instant::now().checked_add(close_timeout);
+                    link.deadline = self.clock.now().checked_add(close_timeout);
                 }
                 if !link.connection.host_receives() && !link.connection.wants_data() {
                     self.hang_up(slot, events);
@@ -238,7 +299,7 @@ impl Streams {
         self.table.schedule(slot);
     }
 
-    /// Closes the socket of a connection that has no use for it any more.
+    /// Gives up the socket of a connection that has no use for it any more.
     fn hang_up(&mut self, slot: u32, events: &mut Events<'_, '_>) {
         let Some(link) = self.table.get(slot) else { return };
         link.backlog.clear();
@@ -272,14 +333,13 @@ impl Streams {
     fn set_timer(&mut self) {
         if self.looks_at.is_none() {
             // Coarse: what is measured is patience.
-            let delay = self.close_timeout.checked_div(8).unwrap_or(self.close_timeout);
-            self.looks_at = Instant::now().checked_add(delay);
+            let delay = self.timeouts.close.checked_div(8).unwrap_or(self.timeouts.close);
+            self.looks_at = self.clock.now().checked_add(delay);
         }
     }
 
-    fn drop_late(&mut self, events: &mut Events<'_, '_>) {
+    fn drop_late(&mut self, now: Instant, events: &mut Events<'_, '_>) {
         self.looks_at = None;
-        let now = Instant::now();
         for slot in self.table.slots() {
             if self.table.get(slot).is_none_or(|link| link.deadline.is_none()) {
                 continue;
@@ -299,9 +359,8 @@ impl Streams {
 
     /// How long a connection that is closing may take from now on.
     pub fn prolong(&mut self, slot: u32) {
-        let deadline = Instant::now().checked_add(self.close_timeout);
         if let Some(link) = self.table.get(slot).filter(|link| link.deadline.is_some()) {
-            link.deadline = deadline;
+            link.deadline = self.clock.now().checked_add(self.timeouts.close);
         }
     }
 
@@ -324,9 +383,15 @@ impl Card for Streams {
         Job::Streams
     }
 
+    /// Connections and clients in the lobby; what waits for slow peers is in pieces that are mapped one by one.
+    fn heap(&self) -> usize {
+        const BYTES_EACH: usize = 1 << 10;
+        self.connections.saturating_add(SEATS).saturating_mul(BYTES_EACH)
+    }
+
     fn activate(&mut self, _: u64, _: &Arc<Line>, events: &mut Events<'_, '_>) -> io::Result<()> {
         let edges = EventSet::IN | EventSet::EDGE_TRIGGERED;
-        events.add(&*self.deliveries.wake, DELIVERIES, edges)?;
+        events.add(&self.deliveries.wake, DELIVERIES, edges)?;
         events.add(&self.again, AGAIN, edges)
     }
 
@@ -347,11 +412,12 @@ impl Card for Streams {
     }
 
     fn deactivate(&mut self, events: &mut Events<'_, '_>) {
-        events.remove(&*self.deliveries.wake);
+        events.remove(&self.deliveries.wake);
         events.remove(&self.again);
-        self.looks_at = None;
+        (self.looks_at, self.accepts_at) = (None, None);
         self.drop_all(events);
-        self.orders.put(Order::Forget);
+        self.lobby.clear(events);
+        self.redials.clear();
         self.first_serial = self.table.next_serial();
         self.dialing = 0;
     }
@@ -364,17 +430,38 @@ impl Card for Streams {
         match token {
             // After too many of them we are called again.
             DELIVERIES | AGAIN => self.take_deliveries(events),
+            FIRST_CLIENT.. => {
+                if let Some((port, socket)) = self.lobby.ready(token, events) {
+                    self.client(port, socket, events);
+                }
+            }
             _ => self.socket_ready(token.saturating_sub(FIRST_LINK), ready, events),
         }
         self.work(token == AGAIN, events)
     }
 
-    fn deadline(&self) -> Option<Instant> {
-        self.looks_at
+    fn patience(&self) -> Option<Duration> {
+        let times = [self.looks_at, self.lobby.looks_at(), self.redials.at(), self.accepts_at];
+        let next = times.into_iter().flatten().min()?;
+        Some(next.saturating_duration_since(self.clock.now()))
     }
 
     fn due(&mut self, events: &mut Events<'_, '_>) -> Result<(), Broken> {
-        self.drop_late(events);
+        let now = self.clock.now();
+        let is_over = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+        if is_over(self.looks_at) {
+            self.drop_late(now, events);
+        }
+        if is_over(self.lobby.looks_at()) {
+            self.lobby.look(now, events);
+        }
+        if is_over(self.redials.at()) {
+            self.dial_again(now, events);
+        }
+        if is_over(self.accepts_at) {
+            self.accepts_at = None;
+            self.orders.put(Order::Accept);
+        }
         self.work(false, events)
     }
 }

@@ -219,6 +219,14 @@ impl Card for Counted {
         self.card.job()
     }
 
+    fn prepare(&mut self) {
+        self.card.prepare();
+    }
+
+    fn register(&mut self, events: &mut Events<'_, '_>) -> io::Result<()> {
+        self.card.register(events)
+    }
+
     fn activate(&mut self, features: u64, line: &Arc<Line>, events: &mut Events<'_, '_>) -> io::Result<()> {
         self.card.activate(features, line, events)
     }
@@ -245,8 +253,8 @@ impl Card for Counted {
         self.card.ready(token, ready, events)
     }
 
-    fn deadline(&self) -> Option<Instant> {
-        self.card.deadline()
+    fn patience(&self) -> Option<Duration> {
+        self.card.patience()
     }
 
     fn due(&mut self, events: &mut Events<'_, '_>) -> Result<(), Broken> {
