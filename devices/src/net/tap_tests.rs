@@ -348,10 +348,13 @@ fn the_driver_says_how_many_pairs_it_uses() {
         assert_eq!(control(&mut driver, CONTROL, &[4, 0, 1, 0]), 0);
         driver.start(u64::MAX);
         give_both(&mut driver);
+        assert_eq!(control(&mut driver, CONTROL, &[4]), 1);
         assert_eq!(spread(&mut driver, &host), [64, 0]);
         assert_eq!(control(&mut driver, CONTROL, &[4, 0, 2, 0]), 0);
         driver.start(u64::MAX);
         give_both(&mut driver);
+        // The device comes up on its own thread: an answer says that it has.
+        assert_eq!(control(&mut driver, CONTROL, &[4]), 1);
         assert_eq!(spread(&mut driver, &host), [64, 0], "a reset takes it back");
         // Changes without end are not for free to others.
         let answers: Vec<_> =
