@@ -97,8 +97,7 @@ impl Jail {
         let left_out = self.without.filter(|(of, _)| *of == role).map(|(_, rule)| rule);
         let rules =
             role.rules().enumerate().filter(|(place, _)| Some(*place) != left_out).map(|(_, rule)| rule);
-        let program =
-            compile(rules, action, facts).map_err(|source| JailError::Compile { role, source })?;
+        let program = compile(rules, action, facts).map_err(|source| JailError::Compile { role, source })?;
         Ok(Filter { program: Some(program.into()), traps: self.mode == Mode::Trap })
     }
 
@@ -124,6 +123,12 @@ impl Filter {
     #[must_use]
     pub fn none() -> Self {
         Self { program: None, traps: false }
+    }
+
+    /// What the kernel is given; `None` where that is nothing.
+    #[cfg(test)]
+    pub(crate) fn program(&self) -> Option<&[sock_filter]> {
+        self.program.as_deref()
     }
 
     /// Binds the calling thread, and no other, for the rest of its life.

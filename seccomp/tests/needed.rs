@@ -17,6 +17,7 @@ use std::time::Duration;
 use firecrest_seccomp::{Filter, Jail, Role, Rule, Work, spawn};
 
 const ATTEMPT: &str = "FIRECREST_TEST_ATTEMPT";
+const HEAP: &str = "FIRECREST_TEST_HEAP";
 
 struct Closure<F>(Option<F>);
 
@@ -27,7 +28,8 @@ impl<F: FnOnce() + Send + 'static> Work for Closure<F> {
 }
 
 fn run(filter: &Filter, body: impl FnOnce() + Send + 'static) -> std::thread::JoinHandle<()> {
-    let thread = spawn("fc-test", filter, Closure(Some(body)), |_| ()).unwrap();
+    let filter = filter.clone();
+    let thread = spawn("fc-test", |_| filter, Closure(Some(body)), |_| ()).unwrap();
     std::thread::spawn(move || drop(thread.join().unwrap()))
 }
 
@@ -56,19 +58,14 @@ fn workload(rule: &Rule, filter: &Filter) {
     let body: Box<dyn FnOnce() + Send> = match (rule.call.name, futex_operation(rule)) {
         ("write", _) => Box::new(|| std::io::Write::write_all(&mut std::io::stderr(), b".").unwrap()),
         ("mmap" | "munmap", _) => Box::new(|| drop(black_box(vec![1_u8; 4 << 20]))),
-        // Small pieces, of which the heap's first 132 KiB hold few.
-        ("mprotect" | "brk", _) => {
-            Box::new(|| drop(black_box((0..1000).map(|_| vec![1_u8; 4000]).collect::<Vec<_>>())))
+        // While the thread waits, the process changes its user.
+        ("getpid" | "rt_sigreturn", _) => {
+            let (tx, rx) = mpsc::channel();
+            let thread = run(filter, move || rx.recv().unwrap());
+            change_user();
+            tx.send(()).unwrap();
+            return thread.join().unwrap();
         }
-        // What the vDSO does by itself on most hosts, and asks the kernel for on others.
-        ("clock_gettime", _) => Box::new(|| {
-            // SAFETY: an all-zero timespec is a valid one, and the kernel writes to it.
-            let result = unsafe {
-                let mut now: libc::timespec = std::mem::zeroed();
-                libc::syscall(libc::SYS_clock_gettime, libc::CLOCK_MONOTONIC, &raw mut now)
-            };
-            assert_eq!(result, 0);
-        }),
         ("exit", _) => Box::new(|| ()),
         ("futex", Some(libc::FUTEX_WAIT_BITSET)) => {
             let (tx, rx) = mpsc::channel();
@@ -110,6 +107,19 @@ fn workload(rule: &Rule, filter: &Filter) {
     run(filter, body).join().unwrap();
 }
 
+/// Becomes who it is, by the C library: it has every thread of the process do so.
+fn change_user() {
+    // SAFETY: takes numbers only.
+    unsafe {
+        let (user, group) = (libc::getuid(), libc::getgid());
+        assert_eq!(libc::setresgid(group, group, group), 0);
+        assert_eq!(libc::setresuid(user, user, user), 0);
+        if user == 0 {
+            assert_eq!(libc::setgroups(0, std::ptr::null()), 0);
+        }
+    }
+}
+
 fn futex_operation(rule: &Rule) -> Option<i32> {
     let operation = rule.when.iter().find(|arg| arg.index == 1)?;
     match operation.value {
@@ -121,10 +131,6 @@ fn futex_operation(rule: &Rule) -> Option<i32> {
 fn attempt(role: Role, place: usize, without: bool) -> ExitStatus {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", "one_attempt", "--nocapture"]).env_remove("RUST_BACKTRACE");
-    if role.rules().nth(place).unwrap().call.name == "brk" {
-        // The threads of a process with many of them share its main heap; this makes any thread do.
-        command.env("MALLOC_ARENA_MAX", "1");
-    }
     command.env(ATTEMPT, format!("{role}/{place}/{without}")).output().unwrap().status
 }
 
@@ -136,13 +142,12 @@ fn one_attempt() {
     let role = Role::ALL.into_iter().find(|known| known.to_string() == role).unwrap();
     let place = place.parse().unwrap();
     let jail = if without == "true" { Jail::enforce().without(role, place) } else { Jail::enforce() };
-    workload(role.rules().nth(place).unwrap(), &jail.filter(role, libc::SIGSTKFLT).unwrap());
+    workload(role.rules().nth(place).unwrap(), &jail.filter(role, -1).unwrap());
 }
 
 #[test]
 fn what_every_thread_needs_is_needed() {
-    const OF_ANY_THREAD: [&str; 8] =
-        ["write", "futex", "mmap", "munmap", "mprotect", "brk", "exit", "clock_gettime"];
+    const OF_ANY_THREAD: [&str; 7] = ["write", "futex", "mmap", "munmap", "exit", "getpid", "rt_sigreturn"];
     for role in Role::ALL {
         let rules = role.rules().enumerate();
         for (place, rule) in rules.filter(|(_, rule)| OF_ANY_THREAD.contains(&rule.call.name)) {
@@ -157,5 +162,37 @@ fn what_every_thread_needs_is_needed() {
                 rule.why
             );
         }
+    }
+}
+
+/// The process that allocates in jails: it does nothing where that was not asked for.
+#[test]
+fn one_heap() {
+    if std::env::var_os(HEAP).is_none() {
+        return;
+    }
+    let pieces = |bytes: usize| (0..2000).map(|_| vec![1_u8; bytes]).collect::<Vec<_>>();
+    for role in Role::ALL {
+        let filter = Jail::enforce().filter(role, -1).unwrap();
+        for bytes in [40, 4000, 200_000] {
+            run(&filter, move || drop(black_box(pieces(bytes)))).join().unwrap();
+            // The heap that they may have in common is as good as before.
+            drop(black_box(pieces(bytes)));
+        }
+    }
+}
+
+/// An allocator that is not given what it asks for first finds memory all the same: in a heap of the thread's own, and
+/// in the main one, which the threads of a process with many of them share.
+#[test]
+fn a_heap_that_cannot_grow_is_done_without() {
+    for arenas in ["1", "64"] {
+        let output = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "one_heap", "--nocapture"])
+            .env(HEAP, "")
+            .env("MALLOC_ARENA_MAX", arenas)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{arenas} heaps: {output:?}");
     }
 }

@@ -222,7 +222,8 @@ impl Builder {
         let shared = Arc::new(Shared::new(lifecycle, Arc::clone(&serial), usize::from(vcpus)));
         let vcpus = create_vcpus(&kvm, &fd, vcpus, &plan, self.kick_signal)?;
         // Doorbells last: each goes on KVM's I/O bus, and a slot or vCPU made after it would wait.
-        let (set, mut device_threads) = DeviceSet::new(&fd, devices, pages, self.register_access, ram.memory())?;
+        let (set, mut device_threads) =
+            DeviceSet::new(&fd, devices, pages, self.register_access, ram.memory())?;
         let devices = Arc::new(set);
         let routes = Routes(Arc::clone(&fd));
         let platform = Arc::new(Platform::new(serial, routes, Arc::clone(&devices)));

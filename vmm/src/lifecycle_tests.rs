@@ -18,7 +18,8 @@ fn vcpu(life: &Arc<Lifecycle>, index: usize, rounds: &Arc<AtomicUsize>) -> threa
 
 #[test]
 fn pause_waits_until_nothing_runs_and_resume_lets_it_go_on() {
-    let (life, rounds) = (Arc::new(Lifecycle::new(3, libc::SIGRTMIN()).unwrap()), Arc::new(AtomicUsize::new(0)));
+    let (life, rounds) =
+        (Arc::new(Lifecycle::new(3, libc::SIGRTMIN()).unwrap()), Arc::new(AtomicUsize::new(0)));
     let threads: Vec<_> = (0..3).map(|index| vcpu(&life, index, &rounds)).collect();
     for _ in 0..50 {
         assert!(life.pause());

@@ -199,8 +199,7 @@ impl Running {
         work: W,
         report: impl FnOnce(End) + Send + 'static,
     ) -> Result<JoinHandle<W>, StartError> {
-        spawn(name, filter, work, report)
-            .map_err(|source| StartError { thread: name.to_owned(), source })
+        spawn(name, filter, work, report).map_err(|source| StartError { thread: name.to_owned(), source })
     }
 
     /// What the end of a thread means to the run: nothing, unless it had no good one.

@@ -4,8 +4,8 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU8, AtomicU64};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64};
 use std::time::Instant;
 
 use super::disk::{self, Disk};
@@ -267,10 +267,7 @@ impl Block {
             config: config.bytes(),
             writable: (!self.read_only).then_some((Config::WRITEBACK, byte)),
             queue_sizes: vec![QUEUE_SIZE; self.queues.into()],
-            cards: (0..self.queues)
-                .map(card)
-                .collect::<io::Result<_>>()
-                .map_err(descriptors)?,
+            cards: (0..self.queues).map(card).collect::<io::Result<_>>().map_err(descriptors)?,
             back_end: Some(disk.clone()),
         })
     }

@@ -260,7 +260,8 @@ impl Session {
         let memory = &**queue.memory();
         let durable = disk.is_write_through(self.features);
         // A ring that is there has been given these; one that was given up has been told of.
-        let flush = || if self.flushes_by_ring { Err(io::ErrorKind::Unsupported.into()) } else { disk.flush() };
+        let flush =
+            || if self.flushes_by_ring { Err(io::ErrorKind::Unsupported.into()) } else { disk.flush() };
         let settle = || if durable { flush() } else { Ok(()) };
         let mut filled = 0;
         let result = match request {
@@ -360,12 +361,8 @@ impl Card for Worker {
     }
 
     fn activate(&mut self, features: u64, line: &Arc<Line>, _: &mut Events<'_, '_>) -> io::Result<()> {
-        self.session = Some(Session {
-            features,
-            line: Arc::clone(line),
-            warned: false,
-            flushes_by_ring: self.by_ring,
-        });
+        self.session =
+            Some(Session { features, line: Arc::clone(line), warned: false, flushes_by_ring: self.by_ring });
         // While nobody drove the device, the file may have changed its size.
         self.announce();
         Ok(())

@@ -316,7 +316,8 @@ struct PairLimits {
 
 impl PairLimits {
     fn new(limiters: Limiters, clock: &Arc<Clock>) -> Self {
-        let limit = |limiter: Option<_>| limiter.map(|limiter| Arc::new(Limit::new(limiter, Arc::clone(clock))));
+        let limit =
+            |limiter: Option<_>| limiter.map(|limiter| Arc::new(Limit::new(limiter, Arc::clone(clock))));
         Self { receive: limit(limiters.receive), transmit: limit(limiters.transmit) }
     }
 

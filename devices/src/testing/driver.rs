@@ -137,8 +137,7 @@ fn start(worker: Worker) -> JoinHandle<()> {
         crate::jail_tests::jail().filter(role, -1).unwrap()
     };
     let (ended, end) = std::sync::mpsc::channel();
-    let thread =
-        spawn("fc-test", filter, Jailed(worker), move |end| ended.send(end).unwrap()).unwrap();
+    let thread = spawn("fc-test", filter, Jailed(worker), move |end| ended.send(end).unwrap()).unwrap();
     thread::spawn(move || {
         drop(thread.join().unwrap());
         assert_eq!(end.recv(), Ok(End::Returned));

@@ -167,8 +167,7 @@ impl Streams {
                     self.enter(socket, seat, events);
                 }
                 Some(Delivery::Held) => {
-                    self.accepts_at =
-                        self.accepts_at.or_else(|| self.clock.now().checked_add(ACCEPT_AGAIN));
+                    self.accepts_at = self.accepts_at.or_else(|| self.clock.now().checked_add(ACCEPT_AGAIN));
                 }
                 Some(Delivery::Dialed { call, stream }) => {
                     let stream = stream.map(|stream| Socket::new(stream, &self.orders));
