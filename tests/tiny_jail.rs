@@ -20,7 +20,9 @@ use std::process::{Command, Output};
 use std::time::Instant;
 
 use firecrest_seccomp::Role;
-use firecrest_vmm::{Block, BlockEngine, Builder, Console, Exit, Jail, Kernel, Vm, Vsock, WaitError};
+use firecrest_vmm::{
+    Block, BlockEngine, Builder, Console, Exit, Jail, Kernel, Violation, Vm, Vsock, WaitError,
+};
 use support::{Recorder, Scratch, alone, elf, guests, process, tiny, until, wait};
 
 const ATTEMPT: &str = "FIRECREST_TEST_ATTEMPT";
@@ -159,18 +161,29 @@ fn wait_stopped(running: &firecrest_vmm::Running) -> Exit {
 #[test]
 fn a_writer_outside_of_the_jail_may_call_what_it_likes() {
     let _alone = alone();
-    struct Opening;
-    impl Write for Opening {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            fs::read("/proc/self/status").map(|_| bytes.len())
-        }
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
     let running =
         tiny(guests::ten_kib()).console(Console::to(Opening).unjailed()).build().unwrap().start().unwrap();
     assert_eq!(wait(&running).unwrap(), Exit::PowerOff);
+}
+
+/// A writer that opens a file: on a jailed thread, what its list does not have.
+struct Opening;
+
+impl Write for Opening {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        fs::read("/proc/self/status").map(|_| bytes.len())
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Tells of a violation by a call that every list has, and returns.
+extern "C" fn tell(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
+    // SAFETY: the kernel passes a pointer to the signal's information.
+    if let Some(violation) = Violation::from_signal(unsafe { &*info }) {
+        let _ = writeln!(io::stderr(), "{violation}");
+    }
 }
 
 /// Panics where the guest's output is to go: on a jailed thread.
@@ -222,6 +235,22 @@ fn one_attempt() {
             let builder = Vm::builder().memory_mib(32).kernel(kernel).block(Block::file(disk.as_ref()));
             let exit = builder.jail(jail).build().unwrap().start().unwrap().wait().unwrap();
             assert_eq!(exit, Exit::PowerOff);
+        }
+        "trap" => {
+            // SAFETY: all-zero is a valid sigaction, and the handler does what a handler may.
+            unsafe {
+                let mut action: libc::sigaction = std::mem::zeroed();
+                action.sa_sigaction = (tell as *const ()).expose_provenance();
+                action.sa_flags = libc::SA_SIGINFO;
+                assert_eq!(libc::sigaction(libc::SIGSYS, &raw const action, std::ptr::null_mut()), 0);
+            }
+            let builder = tiny(guests::ten_kib()).console(Console::to(Opening)).jail(Jail::trap());
+            // The writer's call fails; the guest is none the wiser.
+            assert_eq!(wait(&builder.build().unwrap().start().unwrap()).unwrap(), Exit::PowerOff);
+        }
+        "open" => {
+            let builder = tiny(guests::ten_kib()).console(Console::to(Opening)).jail(jail);
+            builder.build().unwrap().start().unwrap().wait().unwrap();
         }
         "user" => {
             let mut machine = Machine::new("user", guests::dots());
@@ -280,6 +309,17 @@ fn become_nobody() {
         assert_eq!(libc::setuid(user), 0);
         assert_eq!((libc::getuid(), libc::getgid()), (user, group));
     }
+}
+
+/// With a handler, a violation is told with the thread's name and the call's number, and the process lives; without, it
+/// is the process's end.
+#[test]
+fn a_violation_is_told_where_the_mode_lets_us() {
+    let trapped = attempt("trap/", "0");
+    let said = String::from_utf8_lossy(&trapped.stderr);
+    let expected = format!("thread fc-console made system call {}, which it may not", libc::SYS_openat);
+    assert!(trapped.status.success() && said.contains(&expected), "{}: {said}", trapped.status);
+    assert_eq!(attempt("open/", "0").status.signal(), Some(libc::SIGSYS));
 }
 
 /// A process that gives up its rights while a VM runs is neither killed nor held up, and the VM goes on.

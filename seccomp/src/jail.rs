@@ -50,8 +50,9 @@ impl Jail {
     }
 
     /// The thread gets `SIGSYS`, and the call is not made. The process's handler for that signal, which the
-    /// embedder has to have installed, finds the call's number in `si_syscall`; it runs on the thread, with the
-    /// thread's filter. Where there is none, the process dies.
+    /// embedder has to have installed, learns of the thread's name and the call's number from
+    /// [`Violation`](crate::Violation); it runs on the thread, with the thread's filter. Where there is none, the
+    /// process dies.
     #[must_use]
     pub fn trap() -> Self {
         Self::of(Mode::Trap)

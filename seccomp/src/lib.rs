@@ -31,8 +31,10 @@ mod jail;
 mod role;
 mod rule;
 mod thread;
+mod violation;
 
 pub use jail::{Filter, Jail, JailError};
 pub use role::Role;
 pub use rule::{Arg, Call, Refusal, Rule, Value};
 pub use thread::{End, Work, spawn};
+pub use violation::Violation;

@@ -5,7 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 /// A stand-in for a vCPU thread: it polls its checkpoint instead of being kicked out of `KVM_RUN`.
-fn vcpu(life: &Arc<Lifecycle>, index: usize, rounds: &Arc<AtomicUsize>) -> thread::JoinHandle<()> {
+fn vcpu(life: &Arc<Lifecycle>, rounds: &Arc<AtomicUsize>) -> thread::JoinHandle<()> {
     let (life, rounds) = (Arc::clone(life), Arc::clone(rounds));
     thread::spawn(move || {
         while life.checkpoint(|| ()) == Next::Run {
@@ -20,7 +20,7 @@ fn vcpu(life: &Arc<Lifecycle>, index: usize, rounds: &Arc<AtomicUsize>) -> threa
 fn pause_waits_until_nothing_runs_and_resume_lets_it_go_on() {
     let (life, rounds) =
         (Arc::new(Lifecycle::new(3, libc::SIGRTMIN()).unwrap()), Arc::new(AtomicUsize::new(0)));
-    let threads: Vec<_> = (0..3).map(|index| vcpu(&life, index, &rounds)).collect();
+    let threads: Vec<_> = (0..3).map(|_| vcpu(&life, &rounds)).collect();
     for _ in 0..50 {
         assert!(life.pause());
         assert!(life.pause(), "pausing twice is pausing once");
@@ -42,7 +42,7 @@ fn pause_waits_until_nothing_runs_and_resume_lets_it_go_on() {
 fn the_first_end_counts_and_wakes_everybody() {
     let life = Arc::new(Lifecycle::new(1, libc::SIGRTMIN()).unwrap());
     let rounds = Arc::new(AtomicUsize::new(0));
-    let paused = vcpu(&life, 0, &rounds);
+    let paused = vcpu(&life, &rounds);
     assert!(life.pause());
     let waiting = thread::spawn({
         let life = Arc::clone(&life);
@@ -61,7 +61,7 @@ fn the_first_end_counts_and_wakes_everybody() {
 fn pause_returns_when_the_run_ends_instead() {
     let life = Arc::new(Lifecycle::new(2, libc::SIGRTMIN()).unwrap());
     let rounds = Arc::new(AtomicUsize::new(0));
-    let one = vcpu(&life, 0, &rounds);
+    let one = vcpu(&life, &rounds);
     // vCPU 1 never comes to its checkpoint.
     let pausing = thread::spawn({
         let life = Arc::clone(&life);
