@@ -9,8 +9,9 @@ use std::collections::BTreeSet;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitStatus};
 use std::ptr;
+use std::sync::mpsc;
 
-use firecrest_seccomp::{Jail, Role, Work, spawn};
+use firecrest_seccomp::{End, Jail, Role, Work, spawn};
 
 /// Names the role and the attempt, in the process that makes it.
 const ATTEMPT: &str = "FIRECREST_TEST_ATTEMPT";
@@ -20,6 +21,7 @@ const KICKS: libc::c_int = 1000;
 /// What to do in the jail.
 enum Attempt {
     Nothing,
+    Panic,
     Call(libc::c_long, [usize; 6]),
     #[cfg(target_arch = "x86_64")]
     By32Bits,
@@ -30,6 +32,7 @@ impl Work for Attempt {
     fn run(&mut self) {
         match *self {
             Self::Nothing => {}
+            Self::Panic => panic!("the work has gone wrong"),
             Self::Call(number, args) => _ = call(number, args),
             Self::Late(number, args) => _ = call(number, args()),
             #[cfg(target_arch = "x86_64")]
@@ -147,10 +150,14 @@ fn foreign(role: Role) -> impl Iterator<Item = libc::c_long> {
 
 /// Runs `attempt` of `role` in a process of its own.
 fn attempt(role: Role, attempt: &str, jail: &str) -> ExitStatus {
+    attempt_with(role, attempt, jail, "0")
+}
+
+fn attempt_with(role: Role, attempt: &str, jail: &str, backtrace: &str) -> ExitStatus {
     let output = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "one_attempt", "--nocapture"])
         .env(ATTEMPT, format!("{role}/{attempt}/{jail}"))
-        .env_remove("RUST_BACKTRACE")
+        .env("RUST_BACKTRACE", backtrace)
         .output()
         .unwrap();
     output.status
@@ -178,6 +185,7 @@ fn one_attempt() {
         }
         (_, Ok(number)) => Attempt::Call(number, [usize::MAX; 6]),
         ("nothing", _) => Attempt::Nothing,
+        ("panic", _) => Attempt::Panic,
         #[cfg(target_arch = "x86_64")]
         ("32-bit", _) => Attempt::By32Bits,
         (name, _) => {
@@ -185,7 +193,14 @@ fn one_attempt() {
             Attempt::Late(*number, *args)
         }
     };
-    spawn("fc-test", |_| filter, work, |_| ()).unwrap().join().unwrap();
+    let expected = match work {
+        Attempt::Panic => End::Panicked("the work has gone wrong".to_owned()),
+        _ => End::Returned,
+    };
+    let (ended, end) = mpsc::channel();
+    let report = move |end| ended.send(end).unwrap();
+    spawn("fc-test", |_| filter, work, report).unwrap().join().unwrap();
+    assert_eq!(end.recv().unwrap(), expected);
 }
 
 #[test]
@@ -203,6 +218,17 @@ fn the_process_is_killed_by_what_is_forbidden() {
         for number in foreign(role) {
             let status = attempt(role, &number.to_string(), "enforce");
             assert_eq!(status.signal(), Some(libc::SIGSYS), "{role}: call {number} of other roles: {status}");
+        }
+    }
+}
+
+/// A panic is caught and reported under every filter, with a backtrace or without.
+#[test]
+fn a_panic_is_no_violation() {
+    for role in Role::ALL {
+        for backtrace in ["0", "1", "full"] {
+            let status = attempt_with(role, "panic", "enforce", backtrace);
+            assert!(status.success(), "{role}, RUST_BACKTRACE={backtrace}: {status}");
         }
     }
 }

@@ -111,7 +111,7 @@ fn start(mut worker: Worker) -> JoinHandle<()> {
 
 /// A worker on a thread of its own that is jailed as in a VM: what a device calls beyond its list, ends its tests.
 #[cfg(test)]
-fn start(worker: Worker) -> JoinHandle<()> {
+fn start(mut worker: Worker) -> JoinHandle<()> {
     use firecrest_seccomp::{End, Filter, Role, Work, spawn};
 
     struct Jailed(Worker);
@@ -126,18 +126,19 @@ fn start(worker: Worker) -> JoinHandle<()> {
             self.0.run().unwrap();
         }
     }
-    let filter = |jailed: &mut Jailed| -> Filter {
-        let role = match jailed.0.job() {
-            Job::Disk => Role::Block,
-            Job::DiskRing => Role::BlockUring,
-            Job::Frames => Role::Net,
-            Job::Streams => Role::VsockStreams,
-            Job::Broker => Role::VsockBroker,
-        };
-        crate::jail_tests::jail().filter(role, -1).unwrap()
+    let role = |worker: &mut Worker| match worker.job() {
+        Job::Disk => Role::Block,
+        Job::DiskRing => Role::BlockUring,
+        Job::Frames => Role::Net,
+        Job::Streams => Role::VsockStreams,
+        Job::Broker => Role::VsockBroker,
+    };
+    let name = role(&mut worker).to_string();
+    let filter = move |jailed: &mut Jailed| -> Filter {
+        crate::jail_tests::jail().filter(role(&mut jailed.0), -1).unwrap()
     };
     let (ended, end) = std::sync::mpsc::channel();
-    let thread = spawn("fc-test", filter, Jailed(worker), move |end| ended.send(end).unwrap()).unwrap();
+    let thread = spawn(&name, filter, Jailed(worker), move |end| ended.send(end).unwrap()).unwrap();
     thread::spawn(move || {
         drop(thread.join().unwrap());
         assert_eq!(end.recv(), Ok(End::Returned));
