@@ -5,7 +5,7 @@ use std::io;
 use std::panic::{self, AssertUnwindSafe};
 use std::thread::{Builder, JoinHandle};
 
-use crate::jail::Filter;
+use crate::jail::{Filter, JailError};
 
 /// Stack of each thread in bytes. Address space only: a page of it costs memory when it is first touched.
 const STACK_BYTES: usize = 256 * 1024;
@@ -21,7 +21,7 @@ pub enum End {
     Returned,
     /// The body, or the preparation for it, panicked; the text is the panic's message.
     Panicked(String),
-    /// The filter could not be installed, which is why; the body has not run.
+    /// There could be no filter, which is why; the body has not run.
     NotJailed(String),
 }
 
@@ -53,23 +53,24 @@ pub trait Work: Send + 'static {
 /// What the operating system said where it has no room for another thread; nothing was run then.
 pub fn spawn<W: Work>(
     name: &str,
-    filter: impl FnOnce(&mut W) -> Filter + Send + 'static,
+    filter: impl FnOnce(&mut W) -> Result<Filter, JailError> + Send + 'static,
     mut work: W,
     report: impl FnOnce(End) + Send + 'static,
 ) -> io::Result<JoinHandle<W>> {
     Builder::new().name(name.to_owned()).stack_size(STACK_BYTES).spawn(move || {
         block_signals();
-        let body = || -> io::Result<()> {
+        let body = || -> Result<(), String> {
             work.prepare();
             settle_allocator(work.heap().max(HEAP_LEAST));
-            filter(&mut work).install()?;
+            let filter = filter(&mut work).map_err(|error| error.to_string())?;
+            filter.install().map_err(|error| error.to_string())?;
             work.run();
             Ok(())
         };
         // After a panic, nothing of the work is looked at but by its drop.
         let end = match panic::catch_unwind(AssertUnwindSafe(body)) {
             Ok(Ok(())) => End::Returned,
-            Ok(Err(error)) => End::NotJailed(error.to_string()),
+            Ok(Err(error)) => End::NotJailed(error),
             Err(payload) => End::Panicked(message(payload.as_ref())),
         };
         report(end);

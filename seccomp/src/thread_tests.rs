@@ -20,7 +20,7 @@ fn closure<F: FnOnce() + Send + 'static>(body: F) -> Closure<F> {
 fn a_return_is_reported() {
     let (tx, rx) = mpsc::channel();
     let thread =
-        spawn("fc-test", |_| Filter::none(), closure(|| ()), move |end| tx.send(end).unwrap()).unwrap();
+        spawn("fc-test", |_| Ok(Filter::none()), closure(|| ()), move |end| tx.send(end).unwrap()).unwrap();
     assert_eq!(rx.recv().unwrap(), End::Returned);
     thread.join().unwrap();
 }
@@ -31,7 +31,8 @@ fn a_panic_is_caught_and_reported_with_its_message() {
         let (tx, rx) = mpsc::channel();
         let body = move || if formatted { panic!("formatted {}", 7) } else { panic!("plain") };
         let thread =
-            spawn("fc-test", |_| Filter::none(), closure(body), move |end| tx.send(end).unwrap()).unwrap();
+            spawn("fc-test", |_| Ok(Filter::none()), closure(body), move |end| tx.send(end).unwrap())
+                .unwrap();
         assert_eq!(rx.recv().unwrap(), End::Panicked(text.to_owned()));
         assert!(thread.join().is_ok(), "the panic did not leave the thread");
     }
@@ -44,7 +45,7 @@ fn the_thread_has_its_name_and_every_signal_blocked() {
         let status = fs::read_to_string("/proc/thread-self/status").unwrap();
         tx.send(status).unwrap();
     };
-    spawn("fc-name", |_| Filter::none(), closure(body), |_| ()).unwrap().join().unwrap();
+    spawn("fc-name", |_| Ok(Filter::none()), closure(body), |_| ()).unwrap().join().unwrap();
     let status = rx.recv().unwrap();
     assert!(status.contains("Name:\tfc-name\n"), "{status}");
     let blocked = status.lines().find_map(|line| line.strip_prefix("SigBlk:\t")).unwrap();
@@ -61,7 +62,7 @@ fn the_callers_mask_is_untouched() {
         status.lines().find(|line| line.starts_with("SigBlk")).unwrap().to_owned()
     };
     let before = mask();
-    spawn("fc-test", |_| Filter::none(), closure(|| ()), |_| ()).unwrap().join().unwrap();
+    spawn("fc-test", |_| Ok(Filter::none()), closure(|| ()), |_| ()).unwrap().join().unwrap();
     assert_eq!(mask(), before);
 }
 
@@ -97,7 +98,7 @@ fn the_filter_is_on_from_the_work_to_the_report_and_the_joiner_has_the_rest() {
         let (tx, rx) = mpsc::channel();
         let report = tx.clone();
         let report = move |_| report.send(("report", is_jailed())).unwrap();
-        drop(spawn("fc-test", |_| filter, Steps(tx), report).unwrap().join().unwrap());
+        drop(spawn("fc-test", |_| Ok(filter), Steps(tx), report).unwrap().join().unwrap());
         let steps: Vec<_> = rx.into_iter().collect();
         assert_eq!(steps, [("prepare", false), ("run", true), ("report", true), ("drop", false)]);
         assert!(!is_jailed(), "the thread that starts others has no filter");

@@ -199,7 +199,7 @@ fn one_attempt() {
     };
     let (ended, end) = mpsc::channel();
     let report = move |end| ended.send(end).unwrap();
-    spawn("fc-test", |_| filter, work, report).unwrap().join().unwrap();
+    spawn("fc-test", |_| Ok(filter), work, report).unwrap().join().unwrap();
     assert_eq!(end.recv().unwrap(), expected);
 }
 

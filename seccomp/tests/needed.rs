@@ -29,7 +29,7 @@ impl<F: FnOnce() + Send + 'static> Work for Closure<F> {
 
 fn run(filter: &Filter, body: impl FnOnce() + Send + 'static) -> std::thread::JoinHandle<()> {
     let filter = filter.clone();
-    let thread = spawn("fc-test", |_| filter, Closure(Some(body)), |_| ()).unwrap();
+    let thread = spawn("fc-test", |_| Ok(filter), Closure(Some(body)), |_| ()).unwrap();
     std::thread::spawn(move || drop(thread.join().unwrap()))
 }
 

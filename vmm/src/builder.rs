@@ -15,7 +15,7 @@ use firecrest_devices::block::Block;
 use firecrest_devices::net::Net;
 use firecrest_devices::virtio::Device;
 use firecrest_devices::vsock::Vsock;
-use firecrest_seccomp::{Jail, Role};
+use firecrest_seccomp::Jail;
 use kvm_bindings::{KVM_CAP_SPLIT_IRQCHIP, kvm_enable_cap, kvm_userspace_memory_region};
 use kvm_ioctls::{Kvm, VcpuFd, VmFd};
 
@@ -23,7 +23,7 @@ use crate::console::{Console, Port};
 use crate::devices::{self, DeviceSet, RegisterAccess};
 use crate::error::BuildError;
 use crate::interrupt::{IrqLine, Routes};
-use crate::jails::{Filters, roles};
+use crate::jails::Jails;
 use crate::kernel::Kernel;
 use crate::kvm::{self, KvmError};
 use crate::lifecycle::Lifecycle;
@@ -222,8 +222,7 @@ impl Builder {
         let shared = Arc::new(Shared::new(lifecycle, Arc::clone(&serial), usize::from(vcpus)));
         let vcpus = create_vcpus(&kvm, &fd, vcpus, &plan, self.kick_signal)?;
         // Doorbells last: each goes on KVM's I/O bus, and a slot or vCPU made after it would wait.
-        let (set, mut device_threads) =
-            DeviceSet::new(&fd, devices, pages, self.register_access, ram.memory())?;
+        let (set, device_threads) = DeviceSet::new(&fd, devices, pages, self.register_access, ram.memory())?;
         let devices = Arc::new(set);
         let routes = Routes(Arc::clone(&fd));
         let platform = Arc::new(Platform::new(serial, routes, Arc::clone(&devices)));
@@ -231,11 +230,8 @@ impl Builder {
             .map(|(index, fd)| Vcpu::new(index, fd, Arc::clone(&platform), Arc::clone(&shared)))
             .collect();
         let console = self.console.into_worker(shared.serial())?;
-        let talks = console.as_ref().filter(|console| console.jailed).map(|_| Role::Console);
-        let jobs = device_threads.iter_mut().flat_map(|thread| roles(thread.worker.job()));
-        let roles = jobs.chain(talks);
-        let filters = Filters::new(self.jail, roles, shared.lifecycle().pending().as_raw_fd())?;
-        Ok(Vm { shared, vcpus, console, device_threads, filters, fd, devices, ram })
+        let jails = Jails::new(self.jail, shared.lifecycle().pending().as_raw_fd())?;
+        Ok(Vm { shared, vcpus, console, device_threads, jails, fd, devices, ram })
     }
 }
 

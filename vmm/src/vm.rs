@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use firecrest_devices::virtio::Worker;
-use firecrest_seccomp::{End, Filter, Role, Work, spawn};
+use firecrest_seccomp::{End, Filter, JailError, Role, Work, spawn};
 use kvm_ioctls::VmFd;
 
 use crate::console::{self, ConsoleInput, ConsoleThread, THREAD_NAME};
@@ -14,7 +14,7 @@ use crate::devices::{DeviceSet, DeviceThread, Stats};
 use crate::error::{StartError, StateError, WaitError};
 use crate::exit::{Crash, Exit, Registers};
 use crate::host::Flavour;
-use crate::jails::{Filters, role};
+use crate::jails::{Jails, role};
 use crate::memory::Ram;
 use crate::shared::Shared;
 use crate::vcpu::Vcpu;
@@ -28,7 +28,7 @@ pub struct Vm {
     pub(crate) vcpus: Vec<Vcpu>,
     pub(crate) console: Option<ConsoleThread>,
     pub(crate) device_threads: Vec<DeviceThread>,
-    pub(crate) filters: Filters,
+    pub(crate) jails: Jails,
     /// Before `ram`, as fields are dropped in order: KVM lets go of the memory before it is unmapped.
     pub(crate) fd: Arc<VmFd>,
     pub(crate) devices: Arc<DeviceSet>,
@@ -41,29 +41,29 @@ impl Vm {
     /// # Errors
     /// A thread could not be started; those that had been are stopped again.
     pub fn start(self) -> Result<Running, StartError> {
-        let Self { shared, vcpus, console, device_threads, filters, fd, devices, ram } = self;
+        let Self { shared, vcpus, console, device_threads, jails, fd, devices, ram } = self;
         let running = Running { shared, threads: Mutex::new(Threads::default()), _fd: fd, devices, ram };
         // vCPU 0 first: it is in the guest while the other threads start.
         let count = vcpus.len();
         for (started, vcpu) in vcpus.into_iter().enumerate() {
-            if let Err(error) = running.start_vcpu(vcpu, filters.get(Role::Vcpu)) {
+            if let Err(error) = running.start_vcpu(vcpu, jails.vcpu()) {
                 // Those that never started will not retire by themselves.
                 (started..count).for_each(|_| running.shared.lifecycle().retire());
                 return Err(error);
             }
         }
         for DeviceThread { name, worker } in device_threads {
-            let filters = filters.clone();
-            let filter = move |device: &mut DeviceWork| filters.get(role(device.worker.job()));
+            let jails = jails.clone();
+            let filter = move |device: &mut DeviceWork| jails.of(role(device.worker.job()));
             let device = DeviceWork { worker, name: name.clone(), shared: Arc::clone(&running.shared) };
             let report = running.report(&name);
             let thread = running.spawn(&name, filter, device, report)?;
             running.threads().devices.push(thread);
         }
         if let Some(ConsoleThread { worker, jailed }) = console {
-            let filter = if jailed { filters.get(Role::Console) } else { Filter::none() };
+            let filter = move |_: &mut _| if jailed { jails.of(Role::Console) } else { Ok(Filter::none()) };
             let report = running.report(THREAD_NAME);
-            let thread = running.spawn(THREAD_NAME, |_| filter, worker, report)?;
+            let thread = running.spawn(THREAD_NAME, filter, worker, report)?;
             running.threads().console = Some(thread);
         }
         Ok(running)
@@ -186,7 +186,7 @@ impl Running {
             failed(end);
             shared.lifecycle().retire();
         };
-        let thread = self.spawn(&name, |_| filter, vcpu, report)?;
+        let thread = self.spawn(&name, |_| Ok(filter), vcpu, report)?;
         self.threads().vcpus.push(thread);
         Ok(())
     }
@@ -195,7 +195,7 @@ impl Running {
     fn spawn<W: Work>(
         &self,
         name: &str,
-        filter: impl FnOnce(&mut W) -> Filter + Send + 'static,
+        filter: impl FnOnce(&mut W) -> Result<Filter, JailError> + Send + 'static,
         work: W,
         report: impl FnOnce(End) + Send + 'static,
     ) -> Result<JoinHandle<W>, StartError> {

@@ -112,7 +112,7 @@ fn start(mut worker: Worker) -> JoinHandle<()> {
 /// A worker on a thread of its own that is jailed as in a VM: what a device calls beyond its list, ends its tests.
 #[cfg(test)]
 fn start(mut worker: Worker) -> JoinHandle<()> {
-    use firecrest_seccomp::{End, Filter, Role, Work, spawn};
+    use firecrest_seccomp::{End, Role, Work, spawn};
 
     struct Jailed(Worker);
     impl Work for Jailed {
@@ -134,9 +134,7 @@ fn start(mut worker: Worker) -> JoinHandle<()> {
         Job::Broker => Role::VsockBroker,
     };
     let name = role(&mut worker).to_string();
-    let filter = move |jailed: &mut Jailed| -> Filter {
-        crate::jail_tests::jail().filter(role(&mut jailed.0), -1).unwrap()
-    };
+    let filter = move |jailed: &mut Jailed| crate::jail_tests::jail().filter(role(&mut jailed.0), -1);
     let (ended, end) = std::sync::mpsc::channel();
     let thread = spawn(&name, filter, Jailed(worker), move |end| ended.send(end).unwrap()).unwrap();
     thread::spawn(move || {
