@@ -26,6 +26,7 @@ Options of run:
   -m, --memory MIB       memory in MiB, 16 or more [128]
   -n, --cpus N           virtual CPUs, 1 to 64 [1]
   -p, --protocol NAME    how the kernel is entered: auto, linux or pvh [auto]
+      --timeline         at the end, say on stderr when each phase of the start was over
 
 Devices, up to 24, in the order in which the guest finds them:
       --block path=FILE[,ro][,serial=TEXT][,engine=sync|io_uring][,queues=N]

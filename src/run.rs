@@ -1,8 +1,8 @@
 //! `firecrest run`: boots a kernel, with its serial port on standard input and output.
 
-use std::{error::Error, io, mem::MaybeUninit, process, ptr, sync::Arc, thread};
+use std::{error::Error, io, mem::MaybeUninit, process, ptr, sync::Arc, thread, time::SystemTime};
 
-use firecrest_vmm::{Console, Exit, Kernel, Memory, Protocol, Vm};
+use firecrest_vmm::{Console, Exit, Kernel, Memory, Protocol, Timeline, Vm};
 use lexopt::prelude::*;
 
 use crate::devices;
@@ -13,6 +13,7 @@ pub fn run(args: &mut lexopt::Parser) -> Result<u8, Box<dyn Error>> {
     let (mut path, mut initrd, mut protocol) = (None, None, Protocol::Auto);
     let (mut cmdline, mut memory_mib, mut cpus) = ("console=ttyS0 panic=-1".into(), 128, 1);
     let mut builder = Vm::builder();
+    let mut timeline = None;
     while let Some(arg) = args.next()? {
         match arg {
             Long("block") => builder = builder.block(devices::block(&args.value()?.string()?)?),
@@ -24,6 +25,7 @@ pub fn run(args: &mut lexopt::Parser) -> Result<u8, Box<dyn Error>> {
             Short('m') | Long("memory") => memory_mib = args.value()?.parse()?,
             Short('n') | Long("cpus") => cpus = args.value()?.parse()?,
             Short('p') | Long("protocol") => protocol = args.value()?.parse_with(by_name)?,
+            Long("timeline") => timeline = Some((SystemTime::now(), Timeline::new())),
             Short('h') | Long("help") => return crate::say(crate::HELP),
             other => return Err(other.unexpected().into()),
         }
@@ -34,6 +36,9 @@ pub fn run(args: &mut lexopt::Parser) -> Result<u8, Box<dyn Error>> {
     let mut kernel = Kernel::open(path)?.cmdline(cmdline.into_encoded_bytes()).protocol(protocol);
     if let Some(initrd) = initrd {
         kernel = kernel.initrd(initrd)?;
+    }
+    if let Some((_, timeline)) = &timeline {
+        builder = builder.timeline(timeline);
     }
     let builder = builder.memory(Memory::mib(memory_mib)).vcpus(cpus).kernel(kernel);
     let vm = builder.console(Console::to(io::stdout())).build()?;
@@ -62,6 +67,9 @@ pub fn run(args: &mut lexopt::Parser) -> Result<u8, Box<dyn Error>> {
     let exit = running.wait()?;
     drop((running, raw)); // In this order: the last of the output, then the terminal.
 
+    if let Some((began, timeline)) = timeline {
+        tell(began, &timeline);
+    }
     let status = match exit {
         Exit::PowerOff => return Ok(0),
         Exit::Reset(_) => 16,
@@ -72,6 +80,15 @@ pub fn run(args: &mut lexopt::Parser) -> Result<u8, Box<dyn Error>> {
     };
     eprintln!("firecrest: {exit}");
     Ok(status)
+}
+
+/// Says when each phase was over: since the epoch for the beginning, in nanoseconds since then for the rest.
+fn tell(began: SystemTime, timeline: &Timeline) {
+    let epoch = began.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    eprintln!("firecrest: timeline: {} ns began", epoch.as_nanos());
+    for (phase, since) in timeline.marks() {
+        eprintln!("firecrest: timeline: {} ns {}", since.as_nanos(), phase.name());
+    }
 }
 
 fn by_name(name: &str) -> Result<Protocol, &'static str> {

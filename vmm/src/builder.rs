@@ -30,6 +30,7 @@ use crate::lifecycle::Lifecycle;
 use crate::memory::{Memory, Ram};
 use crate::platform::Platform;
 use crate::shared::Shared;
+use crate::timeline::{Phase, Timeline, mark};
 use crate::vcpu::Vcpu;
 use crate::vm::Vm;
 use crate::x86_64;
@@ -49,6 +50,7 @@ pub struct Builder {
     jail: Jail,
     kick_signal: i32,
     kvm_device: PathBuf,
+    timeline: Option<Timeline>,
 }
 
 /// A device that was asked for.
@@ -83,6 +85,7 @@ impl Vm {
             jail: Jail::default(),
             kick_signal: libc::SIGSTKFLT,
             kvm_device: PathBuf::from(kvm::DEVICE),
+            timeline: None,
         }
     }
 }
@@ -179,12 +182,21 @@ impl Builder {
         self
     }
 
+    /// Has building and starting leave marks on a timeline; they leave none unless this is set.
+    #[must_use]
+    pub fn timeline(mut self, timeline: &Timeline) -> Self {
+        self.timeline = Some(timeline.clone());
+        self
+    }
+
     /// Checks the description and builds the VM, without running any of it.
     ///
     /// # Errors
     /// What in the description cannot be, or what the host cannot give, by name and value. Nothing is left
     /// behind.
     pub fn build(self) -> Result<Vm, BuildError> {
+        let timeline = self.timeline;
+        let mark = |phase| mark(timeline.as_ref(), phase);
         let kernel = self.kernel.ok_or(BuildError::NoKernel)?;
         let vcpus = vcpu_count(self.vcpus, usize::from(layout::MAX_VCPUS))?;
         check_kick_signal(self.kick_signal)?;
@@ -202,11 +214,15 @@ impl Builder {
         })?;
         let specs = self.devices.into_iter();
         let devices = specs.map(Spec::build).collect::<Result<Vec<_>, _>>()?;
+        mark(Phase::Planned);
 
         let kvm = kvm::open(&self.kvm_device)?;
         vcpu_count(self.vcpus, kvm.get_max_vcpus())?;
+        mark(Phase::KvmOpened);
         let ram = Ram::map(self.memory, &ranges, count != 0)?;
+        mark(Phase::MemoryMapped);
         load(&ram, &plan, &kernel)?;
+        mark(Phase::Loaded);
         let pages = devices::pages(count)?;
         let fd = Arc::new(create_vm(&kvm, &ram, |vm, slot| {
             if count == 0 || self.register_access == RegisterAccess::Trapped {
@@ -215,22 +231,25 @@ impl Builder {
             devices::map(vm, &pages, count, slot)
         })?);
 
+        mark(Phase::VmCreated);
         let line = IrqLine::new(&fd, layout::SERIAL_GSI)?;
         let serial = Arc::new(Port::new(line, !self.console.has_output())?);
         let lifecycle = Lifecycle::new(usize::from(vcpus), self.kick_signal)
             .map_err(|source| BuildError::Host { what: "the vCPUs' kicks", source })?;
         let shared = Arc::new(Shared::new(lifecycle, Arc::clone(&serial), usize::from(vcpus)));
         let vcpus = create_vcpus(&kvm, &fd, vcpus, &plan, self.kick_signal)?;
+        mark(Phase::VcpusCreated);
         // Doorbells last: each goes on KVM's I/O bus, and a slot or vCPU made after it would wait.
         let (set, device_threads) = DeviceSet::new(&fd, devices, pages, self.register_access, ram.memory())?;
         let devices = Arc::new(set);
         let routes = Routes(Arc::clone(&fd));
         let platform = Arc::new(Platform::new(serial, routes, Arc::clone(&devices)));
         let vcpus = vcpus
-            .map(|(index, fd)| Vcpu::new(index, fd, Arc::clone(&platform), Arc::clone(&shared)))
+            .map(|(index, fd)| Vcpu::new(index, fd, Arc::clone(&platform), Arc::clone(&shared), timeline.clone()))
             .collect();
         let console = self.console.into_worker(shared.serial())?;
         let jails = Jails::new(self.jail, shared.lifecycle().pending().as_raw_fd())?;
+        mark(Phase::Built);
         Ok(Vm { shared, vcpus, console, device_threads, jails, fd, devices, ram })
     }
 }

@@ -45,6 +45,7 @@ mod lifecycle;
 mod memory;
 mod platform;
 mod shared;
+mod timeline;
 mod vcpu;
 mod vm;
 mod x86_64;
@@ -66,6 +67,7 @@ pub use firecrest_seccomp::{Jail, JailError, Violation};
 pub use kernel::Kernel;
 pub use kvm::KvmError;
 pub use memory::{HugePages, MAX_BYTES, MIN_BYTES, Memory, MemoryError, Placed};
+pub use timeline::{Phase, Timeline};
 pub use vm::{Running, StopHandle, Vm};
 
 /// The README's example is compiled with the tests.

@@ -15,6 +15,7 @@ use crate::exit::{Crash, CrashReason, Exit, Registers, ResetCause};
 use crate::lifecycle::{Next, Outcome};
 use crate::platform::{Ending, Platform};
 use crate::shared::Shared;
+use crate::timeline::{Phase, Timeline};
 use crate::x86_64;
 
 /// `suberror` of an instruction that KVM could not emulate, and the flag that says its bytes are there.
@@ -27,6 +28,8 @@ pub(crate) struct Vcpu {
     fd: VcpuFd,
     platform: Arc<Platform>,
     shared: Arc<Shared>,
+    /// Until the first exit.
+    timeline: Option<Timeline>,
 }
 
 /// What an exit leads to.
@@ -39,8 +42,14 @@ enum Step {
 }
 
 impl Vcpu {
-    pub(crate) fn new(index: u8, fd: VcpuFd, platform: Arc<Platform>, shared: Arc<Shared>) -> Self {
-        Self { index, fd, platform, shared }
+    pub(crate) fn new(
+        index: u8,
+        fd: VcpuFd,
+        platform: Arc<Platform>,
+        shared: Arc<Shared>,
+        timeline: Option<Timeline>,
+    ) -> Self {
+        Self { index, fd, platform, shared, timeline }
     }
 
     pub(crate) fn index(&self) -> u8 {
@@ -67,6 +76,9 @@ impl Work for Vcpu {
 
     /// Runs the guest until its run ends.
     fn run(&mut self) {
+        if let Some(timeline) = &self.timeline {
+            timeline.mark(Phase::Entering);
+        }
         loop {
             self.shared.lifecycle().pending().take();
             // A guest that was paused is told, so that its watchdogs do not mistake that for a stall. KVM
@@ -103,6 +115,9 @@ impl Vcpu {
         let platform = &self.platform;
         let exit = self.fd.run();
         self.shared.count_exit(self.index);
+        if let Some(timeline) = self.timeline.take() {
+            timeline.mark(Phase::FirstExit);
+        }
         let ending = match exit {
             Ok(VcpuExit::IoOut(port, data)) => platform.port_write(port, io_size(run), data),
             Ok(VcpuExit::IoIn(port, data)) => {
