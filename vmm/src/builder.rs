@@ -245,7 +245,9 @@ impl Builder {
         let routes = Routes(Arc::clone(&fd));
         let platform = Arc::new(Platform::new(serial, routes, Arc::clone(&devices)));
         let vcpus = vcpus
-            .map(|(index, fd)| Vcpu::new(index, fd, Arc::clone(&platform), Arc::clone(&shared), timeline.clone()))
+            .map(|(index, fd)| {
+                Vcpu::new(index, fd, Arc::clone(&platform), Arc::clone(&shared), timeline.clone())
+            })
             .collect();
         let console = self.console.into_worker(shared.serial())?;
         let jails = Jails::new(self.jail, shared.lifecycle().pending().as_raw_fd())?;

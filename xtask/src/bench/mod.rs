@@ -1,28 +1,40 @@
 //! `cargo xtask bench`: benchmarks that measure the program from outside, beside its peers.
 //!
-//! They report; they do not judge. What a clock says on one machine is no test.
+//! They report; they do not judge. What a clock says on one machine is no test. Every figure ends up as a
+//! [`Record`](record::Record), whatever found it: in a table, in a file, in a picture.
 
 mod io;
+mod monitor;
+mod record;
+mod report;
 mod start;
 mod statistics;
+mod table;
 
+use std::path::PathBuf;
+
+use self::record::{Document, Results};
 use crate::args;
 use crate::error::{Error, Result};
 
 const HELP: &str = "\
 Measures the program from outside, beside its peers.
 
-Usage: cargo xtask bench [start | io] [OPTION...]
+Usage: cargo xtask bench [GROUP...] [OPTION...]
+       cargo xtask bench --report FILE...
 
-  start   exec to the end of a guest whose first instructions end it: the ioctl floor (benches/start/floor.c),
-          this program, QEMU's microvm machine where QEMU is installed, and peers given by path
-  io      block, net and vsock at the speed of the machine, driven by a guest that polls (benches/guest): this program
-          and Firecracker's binary where it is given; kicks and exits to user space of each operation. Frames need root.
-          On a machine with other work, `echo -10 > /proc/self/autogroup` in the shell before keeps that out
+Groups (all of them unless named):
+  start    exec to the end of a guest whose first instructions end it: the ioctl floor (benches/start/floor.c), this
+           program, its phases, QEMU's microvm machine where QEMU is installed, and peers given by path
+  io       block, net and vsock at the speed of the machine, driven by a guest that polls (benches/guest): this program
+           and Firecracker's binary where it is given; kicks and exits to user space of each operation. Frames need
+           root. On a machine with other work, `echo -10 > /proc/self/autogroup` in the shell before keeps that out
 
   --runs N           counted runs of each, in turn [start: 60, io: 5]
-  --peer NAME=PATH   a peer's binary: NAME is firecracker, cloud-hypervisor (start only) or firecrest (io only: another
-                     build of this program); may be repeated
+  --peer NAME=PATH   a peer's binary: NAME is firecracker, cloud-hypervisor or firecrest (another build of this
+                     program); may be repeated
+  --json FILE        write the figures there, too
+  --report FILE...   measures nothing: makes a page with charts of such files, under target/bench-report
   --ms N             io: milliseconds of each run [300]
   --only TEXT        io: only workloads whose name contains this
 ";
@@ -33,38 +45,84 @@ pub struct Peer {
     pub path: String,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Group {
     Start,
     Io,
 }
 
+const GROUPS: &[(&str, Group)] = &[("start", Group::Start), ("io", Group::Io)];
+
+/// What the command line says.
+#[derive(Default)]
+struct Options {
+    groups: Vec<Group>,
+    runs: Option<usize>,
+    peers: Vec<Peer>,
+    json: Option<PathBuf>,
+    milliseconds: Option<u64>,
+    only: Option<String>,
+}
+
 /// Runs the command.
 pub fn command(mut parser: lexopt::Parser) -> Result<u8> {
-    let (mut group, mut runs, mut peers) = (Group::Start, None, Vec::new());
-    let (mut milliseconds, mut only) = (300, None);
+    use lexopt::prelude::*;
+    let (mut options, mut reported) = (Options::default(), None::<Vec<PathBuf>>);
     while let Some(arg) = parser.next()? {
         match arg {
-            lexopt::Arg::Value(name) if name == "start" => group = Group::Start,
-            lexopt::Arg::Value(name) if name == "io" => group = Group::Io,
-            lexopt::Arg::Value(group) => {
-                return Err(Error::usage(format!("no benchmark `{}`", group.to_string_lossy())));
-            }
-            lexopt::Arg::Long("runs") => runs = Some(args::number(&mut parser, "--runs")?),
-            lexopt::Arg::Long("ms") => milliseconds = args::number(&mut parser, "--ms")?,
-            lexopt::Arg::Long("only") => only = Some(parser.value()?.to_string_lossy().into_owned()),
-            lexopt::Arg::Long("peer") => peers.push(peer(&parser.value()?.to_string_lossy())?),
-            lexopt::Arg::Long("help") | lexopt::Arg::Short('h') => {
+            Value(file) if reported.is_some() => reported.get_or_insert_default().push(PathBuf::from(file)),
+            Value(name) => options.groups.push(group(&name.to_string_lossy())?),
+            Long("runs") => options.runs = Some(args::number(&mut parser, "--runs")?),
+            Long("ms") => options.milliseconds = Some(args::number(&mut parser, "--ms")?),
+            Long("only") => options.only = Some(parser.value()?.to_string_lossy().into_owned()),
+            Long("peer") => options.peers.push(peer(&parser.value()?.to_string_lossy())?),
+            Long("json") => options.json = Some(parser.value()?.into()),
+            Long("report") => reported = Some(Vec::new()),
+            Long("help") | Short('h') => {
                 print!("{HELP}");
                 return Ok(0);
             }
             other => return Err(other.unexpected().into()),
         }
     }
-    match group {
-        Group::Start => start::run(runs.unwrap_or(60), &peers)?,
-        Group::Io => io::run(&io::Options { rounds: runs.unwrap_or(5), milliseconds, only }, &peers)?,
+    match reported {
+        Some(files) => report::make(&files)?,
+        None => measure(&options)?,
     }
     Ok(0)
+}
+
+/// Runs the groups, and tells what they found: what one has found is told even where a later one fails.
+fn measure(options: &Options) -> Result<()> {
+    let mut results = Results::default();
+    let wanted = |group: Group| options.groups.is_empty() || options.groups.contains(&group);
+    let outcome = GROUPS.iter().filter(|(_, group)| wanted(*group)).try_for_each(|(_, group)| {
+        let before = results.records.len();
+        run(*group, options, &mut results)?;
+        print!("{}", table::text(results.records.get(before..).unwrap_or_default()));
+        Ok(())
+    });
+    if let Some(path) = &options.json {
+        Document::new(&results).write(path)?;
+        println!("\nxtask: bench: {} figures in {}", results.records.len(), path.display());
+    }
+    outcome
+}
+
+fn run(group: Group, options: &Options, results: &mut Results) -> Result<()> {
+    let (runs, peers) = (options.runs, options.peers.as_slice());
+    match group {
+        Group::Start => start::run(runs.unwrap_or(60), peers, results),
+        Group::Io => {
+            let (milliseconds, only) = (options.milliseconds.unwrap_or(300), options.only.clone());
+            io::run(&io::Options { rounds: runs.unwrap_or(5), milliseconds, only }, peers, results)
+        }
+    }
+}
+
+fn group(name: &str) -> Result<Group> {
+    let known = GROUPS.iter().find(|(known, _)| *known == name);
+    known.map(|(_, group)| *group).ok_or_else(|| Error::usage(format!("no benchmark `{name}`")))
 }
 
 fn peer(text: &str) -> Result<Peer> {

@@ -1,15 +1,18 @@
 //! The start benchmark: from exec to the end of a guest that ends with its first instructions.
 //!
 //! All contenders run in turn, round after round, so that a machine that slows down slows all of them down.
-//! Measured is the whole process, from before it is spawned to after it is reaped: what a caller waits for.
+//! Measured is the whole process, from before it is spawned to after it is reaped: what a caller waits for. Where this
+//! program's own part of it goes, its timeline says, in runs of their own.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use super::Peer;
-use super::statistics::{median, range};
+use super::monitor::{Guest, Kind, MEMORY_MIB, Monitor};
+use super::record::{Record, Results};
+use super::statistics::median;
+use super::{Peer, monitor};
 use crate::error::{Error, Result};
 use crate::{cargo, process};
 
@@ -19,49 +22,32 @@ const WARM_UP: usize = 3;
 /// Longer than any monitor takes to start, even on a busy machine.
 const LIMIT: Duration = Duration::from_secs(10);
 
+const NAME: &str = "exec to the end of a guest that ends at once";
+
 /// One program to be measured.
 struct Contender {
     name: String,
-    command: Box<dyn Fn() -> Command>,
+    words: Vec<String>,
     /// The exit code by which it says that the guest ran and ended.
     code: i32,
     times: Vec<f64>,
     failure: Option<String>,
+    /// Without its figure there is no benchmark.
+    needed: bool,
 }
 
-/// Measures all contenders and prints a table.
-pub fn run(runs: usize, peers: &[Peer]) -> Result<()> {
+/// Measures all contenders.
+pub fn run(runs: usize, peers: &[Peer], results: &mut Results) -> Result<()> {
     println!("xtask: bench: building");
     let firecrest = cargo::release_program()?;
     let work = firecrest.with_file_name("bench-start");
-    fs::create_dir_all(&work).map_err(|error| Error::new(format!("{}: {error}", work.display())))?;
+    fs::create_dir_all(&work).map_err(|error| Error::io("create", &work, &error))?;
     let floor = compile(&work, "floor", &["-O2", "-static", "benches/start/floor.c"])?;
-    let guest = compile(
-        &work,
-        "tiny.elf",
-        &[
-            "-nostdlib",
-            "-static",
-            "-no-pie",
-            "-Wl,--build-id=none",
-            "-Wl,-T,benches/start/tiny.ld",
-            "benches/start/tiny.S",
-        ],
-    )?;
-    let mut contenders = vec![
-        contender("ioctl floor", 0, move || Command::new(&floor)),
-        contender("firecrest", 16, {
-            let guest = guest.clone();
-            move || {
-                let mut command = Command::new(&firecrest);
-                command.arg("run").arg("--kernel").arg(&guest);
-                command
-            }
-        }),
-    ];
-    contenders.extend(qemu(&guest));
-    for peer in peers {
-        contenders.push(contender_for(peer, &guest, &work)?);
+    let guest = tiny_guest(&work)?;
+    let floor = vec![floor.to_string_lossy().into_owned()];
+    let mut contenders = vec![Contender { needed: true, ..contender("ioctl floor", floor, 0) }];
+    for monitor in monitor::all(&firecrest, peers) {
+        contenders.push(contender_for(&monitor, &guest, &work)?);
     }
     println!("xtask: bench: {runs} rounds of {} programs", contenders.len());
     for round in 0..runs + WARM_UP {
@@ -69,19 +55,42 @@ pub fn run(runs: usize, peers: &[Peer]) -> Result<()> {
             measure(contender, round >= WARM_UP);
         }
     }
-    print!("{}", table(&contenders));
-    Ok(())
+    let conditions = format!("whole process, {MEMORY_MIB} MiB, 1 vCPU, benches/start/tiny.S");
+    for contender in &contenders {
+        match &contender.failure {
+            None => results.push(
+                Record::of("start", NAME, &contender.name, "ms", &contender.times).conditions(&conditions),
+            ),
+            Some(failure) if contender.needed => {
+                return Err(Error::new(format!("{} did not run the guest: {failure}", contender.name)));
+            }
+            Some(failure) => {
+                results.remark(format!("start: {} did not run the guest: {failure}", contender.name));
+            }
+        }
+    }
+    phases(&firecrest, &guest, runs, &conditions, results)
 }
 
-fn contender(name: &str, code: i32, command: impl Fn() -> Command + 'static) -> Contender {
-    Contender { name: name.to_owned(), command: Box::new(command), code, times: Vec::new(), failure: None }
+/// The guest that ends with its first instructions.
+pub fn tiny_guest(work: &Path) -> Result<PathBuf> {
+    let linked = "-Wl,--build-id=none,-T,benches/start/tiny.ld";
+    compile(work, "tiny.elf", &["-nostdlib", "-static", "-no-pie", linked, "benches/start/tiny.S"])
+}
+
+fn contender(name: &str, words: Vec<String>, code: i32) -> Contender {
+    Contender { name: name.to_owned(), words, code, times: Vec::new(), failure: None, needed: false }
+}
+
+fn command(words: &[String]) -> Command {
+    let mut command = Command::new(words.first().map_or("", String::as_str));
+    command.args(words.iter().skip(1)).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command
 }
 
 fn measure(contender: &mut Contender, counted: bool) {
-    let mut command = (contender.command)();
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let from = Instant::now();
-    let ended = process::spawn(&mut command).and_then(|mut child| {
+    let ended = process::spawn(&mut command(&contender.words)).and_then(|mut child| {
         // Waiting with a limit looks again every so often; a program that has ended by itself during the
         // warm-up is waited for without one.
         if !counted {
@@ -102,7 +111,8 @@ fn measure(contender: &mut Contender, counted: bool) {
     }
 }
 
-fn compile(work: &Path, name: &str, args: &[&str]) -> Result<PathBuf> {
+/// Compiles a C or assembly source of this repository.
+pub fn compile(work: &Path, name: &str, args: &[&str]) -> Result<PathBuf> {
     let output = work.join(name);
     let mut command = Command::new("cc");
     command.current_dir(cargo::workspace()).args(args).arg("-o").arg(&output);
@@ -110,91 +120,96 @@ fn compile(work: &Path, name: &str, args: &[&str]) -> Result<PathBuf> {
     Ok(output)
 }
 
-fn qemu(guest: &Path) -> Option<Contender> {
-    let program = "qemu-system-x86_64";
-    let there = Command::new(program).arg("--version").stdout(Stdio::null()).status().is_ok();
-    let guest = guest.to_owned();
-    there.then(|| {
-        // isa-debug-exit gives what is written, doubled, and one: of 0xfe, in a byte, that is this.
-        contender("qemu -M microvm", 0xfd, move || {
-            let mut command = Command::new(program);
-            command
-                .args([
-                    "-M",
-                    "microvm,acpi=off,pit=off,pic=off,rtc=off,auto-kernel-cmdline=off",
-                    "-accel",
-                    "kvm",
-                ])
-                .args([
-                    "-cpu",
-                    "qemu64",
-                    "-m",
-                    "128",
-                    "-nodefaults",
-                    "-no-user-config",
-                    "-nographic",
-                    "-no-reboot",
-                ])
-                .args(["-device", "isa-debug-exit,iobase=0xf4,iosize=1", "-kernel"])
-                .arg(&guest);
-            command
-        })
-    })
-}
-
-fn contender_for(peer: &Peer, guest: &Path, work: &Path) -> Result<Contender> {
-    let (path, guest) = (peer.path.clone(), guest.to_owned());
-    if peer.name == "firecrest" {
-        return Err(Error::usage("bench start does not compare two builds of this program"));
-    }
-    if peer.name == "cloud-hypervisor" {
-        return Ok(contender(&peer.name, 0, move || {
-            let mut command = Command::new(&path);
-            command.args([
-                "--memory",
-                "size=128M",
-                "--cpus",
-                "boot=1",
-                "--serial",
-                "null",
-                "--console",
-                "off",
-            ]);
-            command.arg("--kernel").arg(&guest);
-            command
-        }));
-    }
+fn contender_for(monitor: &Monitor, guest: &Path, work: &Path) -> Result<Contender> {
+    let kernel = guest.to_string_lossy();
+    let guest = Guest { kernel: &kernel, initrd: None, cmdline: "none", console: false };
     let config = work.join("firecracker.json");
-    let text = format!(
-        r#"{{"boot-source":{{"kernel_image_path":"{}"}},"drives":[],"machine-config":{{"vcpu_count":1,"mem_size_mib":128}}}}"#,
-        guest.display()
-    );
-    fs::write(&config, text).map_err(|error| Error::new(format!("{}: {error}", config.display())))?;
-    Ok(contender(&peer.name, 0, move || {
-        let mut command = Command::new(&path);
-        command.args(["--no-api", "--no-seccomp", "--config-file"]).arg(&config);
-        command
-    }))
+    let mut told = monitor.words(&guest, &config.to_string_lossy());
+    if let Some(text) = told.config {
+        fs::write(&config, text).map_err(|error| Error::io("write", &config, &error))?;
+    }
+    if monitor.kind == Kind::Qemu {
+        // What the guest writes to this port, doubled, and one, is QEMU's exit code: of 0xfe, in a byte, that is this.
+        let exit = ["-device", "isa-debug-exit,iobase=0xf4,iosize=1"].map(str::to_owned);
+        told.words.extend(exit);
+        return Ok(contender(&monitor.name, told.words, 0xfd));
+    }
+    let needed = monitor.is_ours();
+    Ok(Contender { needed, ..contender(&monitor.name, told.words, monitor.code_of_reset()) })
 }
 
-fn table(contenders: &[Contender]) -> String {
-    let floor = contenders.first().map_or(f64::NAN, |floor| median(&floor.times));
-    let mut text =
-        format!("\n{:<20} {:>10} {:>10} {:>10} {:>8} {:>5}\n", "", "median ms", "min", "max", "x floor", "n");
-    for contender in contenders {
-        let line = match &contender.failure {
-            Some(failure) => format!("{:<20} did not run the guest: {failure}\n", contender.name),
-            None => {
-                let (middle, (min, max)) = (median(&contender.times), range(&contender.times));
-                let ratio = middle / floor;
-                let count = contender.times.len();
-                format!(
-                    "{:<20} {middle:>10.2} {min:>10.2} {max:>10.2} {ratio:>8.2} {count:>5}\n",
-                    contender.name
-                )
+/// Where a start of this program goes, by its own timeline, in as many runs.
+fn phases(
+    firecrest: &Path,
+    guest: &Path,
+    runs: usize,
+    conditions: &str,
+    results: &mut Results,
+) -> Result<()> {
+    let mut series: Vec<(String, Vec<f64>)> = Vec::new();
+    for run in 0..runs + WARM_UP {
+        let mut command = Command::new(firecrest);
+        command.args(["run", "--timeline", "--kernel"]).arg(guest).stdin(Stdio::null());
+        let from = SystemTime::now();
+        let output = command
+            .output()
+            .map_err(|error| Error::new(format!("cannot start {}: {error}", firecrest.display())))?;
+        let from = from.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos() as f64;
+        let marks = marks(&String::from_utf8_lossy(&output.stderr), from);
+        if marks.is_empty() {
+            return Err(Error::new("firecrest run --timeline has not told a timeline"));
+        }
+        for (place, (phase, since)) in marks.into_iter().enumerate().filter(|_| run >= WARM_UP) {
+            match series.get_mut(place) {
+                Some((known, times)) if *known == phase => times.push(since / 1e6),
+                None => series.push((phase, vec![since / 1e6])),
+                Some((known, _)) => {
+                    return Err(Error::new(format!(
+                        "a timeline has `{phase}` where one before had `{known}`"
+                    )));
+                }
             }
-        };
-        text.push_str(&line);
+        }
     }
-    text
+    if let Some((_, times)) = series.iter().find(|(phase, _)| phase == "entering") {
+        let name = "exec to the first guest instruction";
+        results.push(Record::of("start", name, "firecrest", "ms", times).conditions(conditions));
+    }
+    let mut before = vec![0.0; runs];
+    for (phase, times) in series {
+        let each: Vec<_> = times.iter().zip(&before).map(|(until, from)| until - from).collect();
+        let record = Record::of("start", "phases of the start", "firecrest", "ms", &each);
+        results.push(record.phase(&phase).conditions(conditions));
+        before = times;
+    }
+    let whole = median(&before);
+    println!("xtask: bench: first exit {whole:.2} ms after exec, by the timeline");
+    Ok(())
+}
+
+/// What a timeline says, counted from `from` (nanoseconds since the epoch) on: `exec to main` first.
+fn marks(stderr: &str, from: f64) -> Vec<(String, f64)> {
+    let lines =
+        stderr.lines().filter_map(|line| line.strip_prefix("firecrest: timeline: ")?.split_once(" ns "));
+    let mut values = lines.filter_map(|(value, phase)| Some((phase, value.parse::<f64>().ok()?)));
+    let Some(("began", began)) = values.next() else { return Vec::new() };
+    let began = began - from;
+    let rest = values.map(|(phase, since)| (phase.to_owned(), began + since));
+    [("exec to main".to_owned(), began)].into_iter().chain(rest).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timeline_is_read() {
+        let text =
+            "firecrest: timeline: 5000 ns began\nfirecrest: timeline: 20 ns planned\nfirecrest: reset\n";
+        assert_eq!(
+            marks(text, 4000.0),
+            [("exec to main".to_owned(), 1000.0), ("planned".to_owned(), 1020.0)]
+        );
+        assert!(marks("firecrest: reset\n", 0.0).is_empty());
+    }
 }

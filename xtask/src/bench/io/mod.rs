@@ -23,6 +23,7 @@ use self::monitor::Monitor;
 use self::report::Report;
 use self::workloads::{WORKLOADS, Workload};
 use super::Peer;
+use super::record::{Record, Results};
 use crate::error::{Error, Result};
 use crate::{cargo, process};
 
@@ -46,8 +47,8 @@ struct Contender<'a> {
     failure: Option<String>,
 }
 
-/// Measures all workloads and prints a table.
-pub fn run(options: &Options, peers: &[Peer]) -> Result<()> {
+/// Measures all workloads and prints a table as they come, since they take a while.
+pub fn run(options: &Options, peers: &[Peer], results: &mut Results) -> Result<()> {
     let wanted = |workload: &&Workload| options.only.as_ref().is_none_or(|only| workload.name.contains(only));
     let workloads: Vec<_> = WORKLOADS.iter().filter(wanted).collect();
     if workloads.is_empty() {
@@ -56,17 +57,19 @@ pub fn run(options: &Options, peers: &[Peer]) -> Result<()> {
     println!("xtask: bench: building");
     let firecrest = cargo::release_program()?;
     let guest = guest()?;
-    let monitors = monitor::all(&firecrest, peers)?;
+    let monitors = monitor::all(&firecrest, peers, results);
     let host = Host::prepare()?;
     let uncounted = counts::unavailable(&host.file("perf"));
     if let Some(reason) = &uncounted {
-        println!("SKIPPED exits and system calls of an operation: perf (Debian's linux-perf): {reason}");
+        results.remark(format!(
+            "SKIPPED io: exits and system calls of an operation: perf (Debian's linux-perf): {reason}"
+        ));
     }
     println!("xtask: bench: {} rounds of {} workloads", options.rounds, workloads.len());
     print!("{}", table::head());
     for workload in workloads {
         if let Some(reason) = host.lacks(workload.device) {
-            println!("SKIPPED {}: {reason}", workload.name);
+            results.remark(format!("SKIPPED io: {}: {reason}", workload.name));
             continue;
         }
         let run = Run { workload, guest: &guest, host: &host };
@@ -90,8 +93,33 @@ pub fn run(options: &Options, peers: &[Peer]) -> Result<()> {
             }
         }
         print!("{}", table::section(workload, &contenders));
+        contenders.iter().for_each(|contender| keep(workload, contender, options.milliseconds, results));
     }
     Ok(())
+}
+
+/// What is in the table, as records.
+fn keep(workload: &Workload, contender: &Contender, milliseconds: u64, results: &mut Results) {
+    let name = contender.monitor.name(workload.device);
+    if let Some(failure) = &contender.failure {
+        return results.remarks.push(format!("io: {}: {name} failed: {failure}", workload.name));
+    }
+    let conditions = format!("{milliseconds} ms, benches/guest");
+    let mut push = |what: &str, unit: &str, series: &[f64]| {
+        if !series.is_empty() {
+            let title = format!("{}{what}", workload.name);
+            results.push(Record::of("io", &title, &name, unit, series).conditions(&conditions));
+        }
+    };
+    let each =
+        |what: &dyn Fn(&Report) -> Option<f64>| contender.reports.iter().filter_map(what).collect::<Vec<_>>();
+    push("", workload.unit.name(), &each(&|report| Some(workload.unit.of(report))));
+    let device = each(&|report| Some(report.device_nanoseconds? / 1e3 / report.operations));
+    push(": device threads' CPU time of one", "us", &device);
+    if let Some(counts) = contender.counts {
+        push(": exits of one", "exits", &[counts.register_exits]);
+        push(": system calls of one", "calls", &[counts.calls]);
+    }
 }
 
 /// The guest, built by its own configuration.
