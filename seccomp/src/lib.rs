@@ -28,6 +28,7 @@
 
 mod compile;
 mod jail;
+pub mod lock;
 mod role;
 mod rule;
 mod thread;

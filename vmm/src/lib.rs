@@ -63,7 +63,7 @@ pub use firecrest_devices::net::{Net, NetError};
 pub use firecrest_devices::rate_limit::{Bucket, RateLimit, RateLimitError};
 pub use firecrest_devices::virtio::QueueCounts;
 pub use firecrest_devices::vsock::{Vsock, VsockError};
-pub use firecrest_seccomp::{Jail, JailError, Violation};
+pub use firecrest_seccomp::{Jail, JailError, Violation, lock};
 pub use kernel::Kernel;
 pub use kvm::KvmError;
 pub use memory::{HugePages, MAX_BYTES, MIN_BYTES, Memory, MemoryError, Placed};
