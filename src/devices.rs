@@ -1,44 +1,11 @@
 //! Devices as the command line describes them: `--block path=FILE,ro` and the like.
 
-use std::str::FromStr;
+use std::path::PathBuf;
 
 use firecrest_vmm::{Block, BlockEngine, Bucket, Cache, Net, RateLimit, Vsock};
 use lexopt::Error;
 
-/// The words of one option, each `key` or `key=value`, separated by commas.
-struct Words<'a> {
-    option: &'static str,
-    text: &'a str,
-}
-
-impl<'a> Words<'a> {
-    fn each(&self) -> impl Iterator<Item = (&'a str, &'a str)> {
-        self.text.split(',').map(|word| word.split_once('=').unwrap_or((word, "")))
-    }
-
-    fn error(&self, what: &str) -> Error {
-        Error::Custom(format!("--{} {}: {what}", self.option, self.text).into())
-    }
-
-    fn unknown(&self, key: &str) -> Error {
-        self.error(&format!("there is no `{key}`"))
-    }
-
-    fn number<T: FromStr>(&self, key: &str, value: &str) -> Result<T, Error> {
-        value.parse().map_err(|_| self.error(&format!("{key}: `{value}` is not a number it can take")))
-    }
-
-    /// The value that a word must have.
-    fn value(&self, key: &str, value: &'a str) -> Result<&'a str, Error> {
-        if value.is_empty() { Err(self.error(&format!("{key} needs a value"))) } else { Ok(value) }
-    }
-
-    fn one_of<T>(&self, key: &str, value: &str, known: [(&str, T); 2]) -> Result<T, Error> {
-        let names = known.each_ref().map(|(name, _)| *name).join(" or ");
-        let found = known.into_iter().find(|(name, _)| *name == value);
-        found.map(|(_, known)| known).ok_or_else(|| self.error(&format!("{key}: give {names}")))
-    }
-}
+use crate::words::Words;
 
 /// A disk.
 pub fn block(text: &str) -> Result<Block, Error> {
@@ -101,8 +68,8 @@ pub fn net(text: &str) -> Result<Net, Error> {
     Ok(net)
 }
 
-/// A socket device.
-pub fn vsock(text: &str) -> Result<Vsock, Error> {
+/// A socket device, and its path.
+pub fn vsock(text: &str) -> Result<(Vsock, PathBuf), Error> {
     let words = Words { option: "vsock", text };
     let (mut cid, mut path) = (None, None);
     for (key, value) in words.each() {
@@ -113,7 +80,7 @@ pub fn vsock(text: &str) -> Result<Vsock, Error> {
         }
     }
     match (cid, path) {
-        (Some(cid), Some(path)) => Ok(Vsock::unix(cid, path)),
+        (Some(cid), Some(path)) => Ok((Vsock::unix(cid, path), path.into())),
         _ => Err(words.error("give cid=N and path=SOCKET")),
     }
 }

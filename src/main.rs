@@ -3,8 +3,10 @@
 mod devices;
 mod doctor;
 mod hello;
+mod lock;
 mod run;
 mod terminal;
+mod words;
 
 use std::{error::Error, io::Write, iter::successors, process::ExitCode};
 
@@ -34,6 +36,16 @@ Devices, up to 24, in the order in which the guest finds them:
               [,bandwidth=BYTES_PER_SECOND][,iops=N]
       --net tap=NAME[,mac=ADDRESS][,mtu=N][,pairs=N][,bandwidth=BYTES_PER_SECOND]
       --vsock cid=N,path=SOCKET
+
+A lock on the program itself, put on before the guest starts:
+      --lock[=WORD,...]  no_new_privs, no capabilities, no inherited descriptors, no core
+              dumps, limits, Landlock; what the kernel cannot do is told. The words:
+              strict         ... and is an error
+              namespaces     mount, network, IPC and UTS; an empty root file system
+              pid-namespace  alone in a PID namespace; a parent passes signals on
+              uid=N,gid=N    another user and group
+              cgroup=DIR     a cgroup v2 directory, and limits in it:
+                             memory=MIB, cpu=PERCENT, pids=N
 
 On a terminal, Ctrl-A x ends the guest and Ctrl-A Ctrl-A sends one Ctrl-A; every
 other key goes to the guest. SIGINT, SIGTERM, SIGHUP and SIGQUIT end it, too; a

@@ -6,6 +6,7 @@ use firecrest_vmm::{Console, Exit, Kernel, Memory, Protocol, Timeline, Vm};
 use lexopt::prelude::*;
 
 use crate::devices;
+use crate::lock::{self, Wanted};
 use crate::terminal::{self, RawMode};
 
 /// Reads the options, boots the kernel, waits for its end and says what that was, with an exit status of its own.
@@ -14,11 +15,23 @@ pub fn run(args: &mut lexopt::Parser) -> Result<u8, Box<dyn Error>> {
     let (mut cmdline, mut memory_mib, mut cpus) = ("console=ttyS0 panic=-1".into(), 128, 1);
     let mut builder = Vm::builder();
     let mut timeline = None;
+    let (mut lock, mut disks, mut sockets) = (None, 0_u64, Vec::new());
     while let Some(arg) = args.next()? {
         match arg {
-            Long("block") => builder = builder.block(devices::block(&args.value()?.string()?)?),
+            Long("block") => {
+                builder = builder.block(devices::block(&args.value()?.string()?)?);
+                disks = disks.saturating_add(1);
+            }
             Long("net") => builder = builder.net(devices::net(&args.value()?.string()?)?),
-            Long("vsock") => builder = builder.vsock(devices::vsock(&args.value()?.string()?)?),
+            Long("vsock") => {
+                let (vsock, path) = devices::vsock(&args.value()?.string()?)?;
+                builder = builder.vsock(vsock);
+                sockets.push(path);
+            }
+            Long("lock") => {
+                let words = args.optional_value().unwrap_or_default().string()?;
+                lock = Some(Wanted::read(&words)?);
+            }
             Short('k') | Long("kernel") => path = Some(args.value()?),
             Short('i') | Long("initrd") => initrd = Some(args.value()?),
             Short('c') | Long("cmdline") => cmdline = args.value()?,
@@ -33,6 +46,8 @@ pub fn run(args: &mut lexopt::Parser) -> Result<u8, Box<dyn Error>> {
     let path = path.ok_or_else(|| lexopt::Error::from("run needs --kernel FILE"))?;
 
     let signals = block_signals();
+    // Before anything is opened, and again when everything is and no thread has been started.
+    let begun = lock.map(|lock| lock.begin(disks, &sockets)).transpose()?;
     let mut kernel = Kernel::open(path)?.cmdline(cmdline.into_encoded_bytes()).protocol(protocol);
     if let Some(initrd) = initrd {
         kernel = kernel.initrd(initrd)?;
@@ -42,6 +57,7 @@ pub fn run(args: &mut lexopt::Parser) -> Result<u8, Box<dyn Error>> {
     }
     let builder = builder.memory(Memory::mib(memory_mib)).vcpus(cpus).kernel(kernel);
     let vm = builder.console(Console::to(io::stdout())).build()?;
+    begun.map(lock::apply).transpose()?;
 
     let raw = RawMode::enter()?;
     let escapes = raw.is_some();

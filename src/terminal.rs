@@ -33,6 +33,16 @@ impl Drop for RawMode {
     }
 }
 
+/// Stops like any program that wants a terminal which another one has, until it is this program's turn.
+pub fn come_to_the_foreground() {
+    let mut settings = MaybeUninit::<libc::termios>::zeroed();
+    // SAFETY: `settings` has room for the settings; zero is valid for each of them, should there be none.
+    let (result, settings) = unsafe { (libc::tcgetattr(0, settings.as_mut_ptr()), settings.assume_init()) };
+    if result == 0 {
+        let _ = set(&settings); // A terminal that is gone has no foreground.
+    }
+}
+
 fn set(settings: &libc::termios) -> io::Result<()> {
     // SAFETY: valid settings.
     let result = unsafe { libc::tcsetattr(0, libc::TCSANOW, settings) };
