@@ -1,5 +1,6 @@
 //! Resource limits of the process, none of which can be raised again.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 
@@ -19,14 +20,21 @@ const NONE: [(Resource, &str); 4] = [
     (libc::RLIMIT_RTPRIO, "set RLIMIT_RTPRIO"),
 ];
 
-/// The limit on descriptors that leaves room for `more`: numbers are what is limited, so that the highest counts.
+/// The limit on descriptors that leaves room for `more`: it is their numbers that are limited, and new ones take the
+/// lowest that are free.
 pub(super) fn descriptors(more: u64) -> io::Result<u64> {
-    let mut highest = 2;
+    let mut open = BTreeSet::new();
     for entry in fs::read_dir("/proc/self/fd")? {
-        let number = entry?.file_name().to_str().and_then(|name| name.parse().ok());
-        highest = highest.max(number.unwrap_or(0));
+        open.extend(entry?.file_name().to_str().and_then(|name| name.parse::<u64>().ok()));
     }
-    Ok(more.saturating_add(highest).saturating_add(1))
+    let mut limit = more;
+    // One of them is the listing's own, and free again.
+    for number in open.into_iter().filter(|number| fs::read_link(format!("/proc/self/fd/{number}")).is_ok()) {
+        if number < limit {
+            limit = limit.saturating_add(1);
+        }
+    }
+    Ok(limit)
 }
 
 /// Sets all.

@@ -16,10 +16,11 @@
 //! | namespaces, empty root | [`Begun::apply`] | after everything is open; needs capabilities |
 //! | bounding set | `apply` | needs capabilities |
 //! | group, user | `apply` | needs capabilities; a change of the user resets some of what follows |
-//! | limits, no dumps | `apply` | |
+//! | no dumps | `apply` | a change of the user allows or forbids them as the host likes |
 //! | `no_new_privs` | `apply` | allows Landlock to who has no rights |
 //! | capabilities | `apply` | nothing after it needs one |
-//! | Landlock | `apply` | last: it forbids mounting |
+//! | Landlock | `apply` | it forbids mounting, and needs a descriptor |
+//! | limits | `apply` | last: no step has to fit in them |
 //!
 //! What has been opened before stays open: neither Landlock nor an empty root takes a disk, a TAP or `/dev/kvm` away.
 //! What is looked up afterwards by name is gone, but for the directories of sockets that are kept ([`Lock::keep_socket`]).
@@ -265,8 +266,6 @@ impl Begun {
             sys::become_user(uid, gid).map_err(|source| LockError::User { uid, gid, source })?;
             report.add("user and group");
         }
-        limits::set(limit)?;
-        report.add("limits");
         sys::no_dumps().map_err(cannot("forbid dumps and tracing (PR_SET_DUMPABLE)"))?;
         report.add("no dumps, no tracing");
         sys::no_new_privs().map_err(cannot("set no_new_privs"))?;
@@ -278,6 +277,8 @@ impl Begun {
             report.add("Landlock");
         }
         report.landlock(&abi, lock.namespaces, lock.pid_namespace);
+        limits::set(limit)?;
+        report.add("limits");
         for socket in &kept {
             report.removal(&socket.path, &socket.directory);
         }
