@@ -2,7 +2,14 @@
 
 use std::{error::Error, fs};
 
-use firecrest_vmm::host;
+use firecrest_vmm::{host, lock};
+
+/// What a host keeps user namespaces from its users by.
+const USER_NAMESPACES: [(&str, &str); 3] = [
+    ("/proc/sys/user/max_user_namespaces", "0"),
+    ("/proc/sys/kernel/unprivileged_userns_clone", "0"),
+    ("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1"),
+];
 
 /// Prints the findings, and ends by running the built-in guest.
 pub fn doctor() -> Result<u8, Box<dyn Error>> {
@@ -30,6 +37,21 @@ pub fn doctor() -> Result<u8, Box<dyn Error>> {
     match fs::File::options().read(true).write(true).open("/dev/net/tun") {
         Ok(_) => println!("ok    /dev/net/tun can be opened, for network devices"),
         Err(error) => println!("note  no network devices: /dev/net/tun: {error} (modprobe tun?)"),
+    }
+    match lock::landlock_abi() {
+        Ok(abi) => println!("ok    Landlock: ABI {abi}, for --lock"),
+        Err(error) => println!(
+            "note  no Landlock, for --lock: {error} (CONFIG_SECURITY_LANDLOCK, and `landlock` among lsm=)"
+        ),
+    }
+    match USER_NAMESPACES.iter().find(|(path, refuses)| read(path).trim() == *refuses) {
+        _ if read("/proc/self/uid_map").is_empty() => {
+            println!("note  no user namespaces, for --lock=namespaces without root (CONFIG_USER_NS)");
+        }
+        Some((path, refuses)) => {
+            println!("note  no user namespaces, for --lock=namespaces without root: {path} is {refuses}");
+        }
+        None => println!("ok    user namespaces, for --lock=namespaces without root"),
     }
     let huge = read("/sys/kernel/mm/transparent_hugepage/enabled");
     let pool = read("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages");

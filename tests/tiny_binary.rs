@@ -56,7 +56,9 @@ fn doctor() {
     let lines = text(&output.stdout);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     let flavour = host::check("/dev/kvm").unwrap().to_string();
-    for part in ["/dev/kvm", &flavour, "nx_huge_pages", "/dev/net/tun", "Hello from"] {
+    for part in
+        ["/dev/kvm", &flavour, "nx_huge_pages", "/dev/net/tun", "Landlock", "user namespaces", "Hello from"]
+    {
         assert!(lines.contains(part), "{part:?} is missing: {lines}");
     }
 }
@@ -79,6 +81,7 @@ fn help_and_version() {
             "--block",
             "--net",
             "--vsock",
+            "--lock",
             "Ctrl-A x",
         ] {
             assert!(help.contains(part), "{args:?}: {part} is missing");

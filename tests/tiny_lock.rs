@@ -16,71 +16,19 @@ use std::io::{self, Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::path::PathBuf;
+use std::process::{Output, Stdio};
 
 use firecrest_vmm::lock;
+use support::lock_attempts;
 use support::locked::{
-    self, Directory, NOBODY, TestCgroup, as_nobody, copy_program, namespace, not_root, threads,
+    self, Guest, NOBODY, TestCgroup, as_nobody, namespace, not_root, stops, text, threads, working,
 };
-use support::program::{Started, program};
-use support::pty::Terminal;
-use support::{Scratch, elf, guests, until};
+use support::program::Started;
+use support::pty::{self, Terminal};
+use support::{Scratch, guests, until};
 
 const EVERYTHING: &str = "--lock=namespaces,pid-namespace,uid=65534,gid=65534";
-
-/// A guest, and a place for what its test needs.
-struct Guest {
-    directory: Directory,
-    kernel: PathBuf,
-    program: PathBuf,
-}
-
-impl Guest {
-    fn new(name: &str, code: &[u8]) -> Self {
-        let directory = Directory::new(name);
-        let kernel = directory.join("kernel");
-        fs::write(&kernel, elf::pvh_kernel(code)).unwrap();
-        // Nobody may not be let in where the program lies.
-        let copy = directory.join("firecrest");
-        copy_program(Path::new(program().get_program()), &copy);
-        Self { directory, kernel, program: copy }
-    }
-
-    fn linux(name: &str, code: &[u8]) -> Self {
-        let guest = Self::new(name, code);
-        fs::write(&guest.kernel, elf::kernel(code)).unwrap();
-        guest
-    }
-
-    fn run(&self, options: &[&str]) -> Command {
-        let mut command = Command::new(&self.program);
-        command.args(["run", "--memory", "32", "--kernel"]).arg(&self.kernel).args(options);
-        command.stdin(Stdio::null());
-        command
-    }
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-/// Starts it and waits until its guest has written something.
-fn working(command: &mut Command) -> Started {
-    let mut child = Started::new(command.stdout(Stdio::piped()).stderr(Stdio::piped()));
-    let read = child.0.stdout.as_mut().unwrap().read_exact(&mut [0]);
-    if let Err(error) = read {
-        let mut said = String::new();
-        child.0.stderr.take().unwrap().read_to_string(&mut said).unwrap();
-        panic!("{error}: {said}");
-    }
-    child
-}
-
-fn stops(mut child: Started) {
-    child.send(libc::SIGTERM);
-    assert_eq!(child.end().code(), Some(19));
-}
 
 const NONE: &str = "0000000000000000";
 const SETS: [&str; 5] = ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"];
@@ -279,52 +227,35 @@ fn joins_a_cgroup() {
     assert_eq!(cgroup.read("cgroup.procs"), "");
 }
 
+/// That its kernel enforces them is for Linux guests' hosts: `tests/linux_lock.rs`.
 #[test]
-fn limits_of_a_cgroup() {
+fn a_limit_without_its_controller_is_told() {
     if let Some(reason) = not_root() {
-        println!("SKIPPED limits_of_a_cgroup: {reason}");
+        println!("SKIPPED a_limit_without_its_controller_is_told: {reason}");
         return;
     }
-    let Some((mount, controllers)) = locked::cgroups() else {
-        println!("SKIPPED limits_of_a_cgroup: no cgroup v2 file system is mounted");
+    let Some((mount, _)) = locked::cgroups() else {
+        println!("SKIPPED a_limit_without_its_controller_is_told: no cgroup v2 file system is mounted");
         return;
     };
-    let Ok(cgroup) = TestCgroup::new(&mount, "limits") else {
-        println!("SKIPPED limits_of_a_cgroup: no cgroup can be made in {}", mount.display());
+    let Ok(cgroup) = TestCgroup::new(&mount, "limits").and_then(|outer| {
+        // Nobody gives this one's children any controller.
+        TestCgroup::new(&outer.0, "inner").map(|inner| (outer, inner))
+    }) else {
+        println!(
+            "SKIPPED a_limit_without_its_controller_is_told: no cgroup can be made in {}",
+            mount.display()
+        );
         return;
     };
     let guest = Guest::new("cgroup-limits", guests::spin());
-    let at = format!("--lock=cgroup={}", cgroup.0.display());
-    if !["memory", "cpu", "pids"].iter().all(|name| controllers.contains(name)) {
-        // Told by the controller's name, and the process has not been moved.
-        for (limit, file) in [("memory=64", "memory.max"), ("cpu=50", "cpu.max"), ("pids=9", "pids.max")] {
-            let name = file.split('.').next().unwrap();
-            if controllers.contains(name) {
-                continue;
-            }
-            let output = guest.run(&[&format!("{at},{limit}")]).output().unwrap();
-            assert_eq!(output.status.code(), Some(1));
-            let said = text(&output.stderr);
-            assert!(said.contains(file) && said.contains("controller"), "{said}");
-        }
-        println!(
-            "SKIPPED limits_of_a_cgroup: {} has the controllers `{}` alone",
-            mount.display(),
-            controllers.trim()
-        );
-        return;
+    let path = cgroup.1.0.display().to_string();
+    for (limit, file) in [("memory=64", "memory.max"), ("cpu=50", "cpu.max"), ("pids=9", "pids.max")] {
+        let output = guest.run(&[&format!("--lock=cgroup={path},{limit}")]).output().unwrap();
+        complains(&output, 1, &[&path, file, "cgroup.subtree_control"]);
     }
-    let child = working(&mut guest.run(&[&format!("{at},memory=64,cpu=150,pids=40")]));
-    assert_eq!(cgroup.read("cgroup.procs"), child.0.id().to_string());
-    assert_eq!(cgroup.read("memory.max"), (64 << 20).to_string());
-    assert_eq!(cgroup.read("cpu.max"), "150000 100000");
-    assert_eq!(cgroup.read("pids.max"), "40");
-    assert!(cgroup.read("memory.current").parse::<u64>().unwrap() > 0, "its memory is charged there");
-    stops(child);
-    // Threads that may not be are told by name.
-    let output = guest.run(&[&format!("{at},pids=1")]).output().unwrap();
-    assert_eq!(output.status.code(), Some(1));
-    assert!(text(&output.stderr).contains("cannot start thread fc-vcpu0"), "{}", text(&output.stderr));
+    assert_eq!(cgroup.1.read("cgroup.procs"), "");
+    drop(cgroup.1);
 }
 
 /// All locks that this machine's user can have.
@@ -590,17 +521,17 @@ fn what_it_could_not_do_is_told() {
 
 #[test]
 fn one_attempt() {
-    locked::one_attempt();
+    lock_attempts::one_attempt();
 }
 
 #[test]
 fn landlock_denies_what_is_not_kept() {
-    locked::succeeds("landlock", false);
+    lock_attempts::succeeds("landlock", false);
 }
 
 #[test]
 fn the_empty_root_holds_kept_sockets_alone() {
-    locked::succeeds("root", false);
+    lock_attempts::succeeds("root", false);
 }
 
 #[test]
@@ -609,35 +540,54 @@ fn nobody_can_have_an_empty_root() {
         println!("SKIPPED nobody_can_have_an_empty_root: {reason}, to become nobody");
         return;
     }
-    locked::succeeds("root", true);
-    locked::succeeds("rights", true);
-    locked::succeeds("strict", true);
+    lock_attempts::succeeds("root", true);
+    lock_attempts::succeeds("rights", true);
+    lock_attempts::succeeds("strict", true);
 }
 
 #[test]
 fn a_process_with_threads_is_refused() {
-    locked::succeeds("threads", false);
+    lock_attempts::succeeds("threads", false);
 }
 
 #[test]
 fn threads_to_come_are_bound() {
-    locked::succeeds("rights", false);
+    lock_attempts::succeeds("rights", false);
 }
 
 #[test]
 fn descriptors_are_limited_to_what_was_asked_for() {
-    locked::succeeds("descriptors", false);
+    lock_attempts::succeeds("descriptors", false);
 }
 
 #[test]
 fn strictness_changes_nothing_before_it_refuses() {
-    locked::succeeds("strict", false);
+    lock_attempts::succeeds("strict", false);
 }
 
 #[test]
 fn the_guardian_cannot_be_named_from_inside() {
-    let output = locked::attempt("pid", false);
+    let output = lock_attempts::attempt("pid", false);
     assert_eq!(output.status.code(), Some(77), "{}{}", text(&output.stdout), text(&output.stderr));
+}
+
+#[test]
+fn a_violation_ends_the_guardian_as_it_does_the_child() {
+    let output = lock_attempts::attempt("violation", false);
+    let said = format!("{}{}", text(&output.stdout), text(&output.stderr));
+    assert_eq!(output.status.code(), Some(128 + libc::SIGSYS), "{said}");
+}
+
+#[test]
+fn a_terminal_that_goes_away_ends_it() {
+    let guest = Guest::new("lock-hangup", guests::spin());
+    for lock in ["--lock", "--lock=pid-namespace"] {
+        let (master, side) = pty::pair();
+        let mut command = guest.run(&[lock]);
+        let mut child = working(pty::on(command.stdin(side)));
+        drop(master);
+        assert_eq!(child.end().code(), Some(19), "{lock}");
+    }
 }
 
 #[test]
@@ -646,7 +596,7 @@ fn a_socket_that_will_stay_is_told() {
         println!("SKIPPED a_socket_that_will_stay_is_told: {reason}");
         return;
     }
-    locked::succeeds("socket", false);
+    lock_attempts::succeeds("socket", false);
 }
 
 /// What it costs, to be read: a clock decides nothing here.

@@ -8,6 +8,7 @@ pub mod disk;
 pub mod elf;
 pub mod guest;
 pub mod guests;
+pub mod lock_attempts;
 pub mod locked;
 pub mod net;
 pub mod process;

@@ -35,21 +35,38 @@ impl Settings {
     }
 }
 
+/// Both sides of a terminal: who sits before it, and what runs on it.
+pub fn pair() -> (OwnedFd, OwnedFd) {
+    let (mut master, mut slave) = (0, 0);
+    // SAFETY: the first two pointers are to values of ours; the others may be null.
+    let result =
+        unsafe { libc::openpty(&raw mut master, &raw mut slave, ptr::null_mut(), ptr::null(), ptr::null()) };
+    assert_eq!(result, 0, "openpty: {}", io::Error::last_os_error());
+    for fd in [master, slave] {
+        // SAFETY: a descriptor of ours. Other programs that tests start are not to inherit it.
+        unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
+    }
+    // SAFETY: two new descriptors of nobody else.
+    unsafe { (OwnedFd::from_raw_fd(master), OwnedFd::from_raw_fd(slave)) }
+}
+
+/// Makes the terminal on a command's standard input that of a session which begins with it.
+pub fn on(command: &mut Command) -> &mut Command {
+    // SAFETY: both calls are safe between fork and exec.
+    unsafe {
+        command.pre_exec(|| {
+            libc::setsid();
+            libc::ioctl(0, libc::TIOCSCTTY, 0);
+            Ok(())
+        })
+    }
+}
+
 impl Terminal {
     /// A new terminal, with the usual settings.
     pub fn new() -> Self {
-        let (mut master, mut slave) = (0, 0);
-        // SAFETY: the first two pointers are to values of ours; the others may be null.
-        let result = unsafe {
-            libc::openpty(&raw mut master, &raw mut slave, ptr::null_mut(), ptr::null(), ptr::null())
-        };
-        assert_eq!(result, 0, "openpty: {}", io::Error::last_os_error());
-        for fd in [master, slave] {
-            // SAFETY: a descriptor of ours. Other programs that tests start are not to inherit it.
-            unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
-        }
-        // SAFETY: two new descriptors of nobody else.
-        let (keyboard, program_side) = unsafe { (File::from_raw_fd(master), OwnedFd::from_raw_fd(slave)) };
+        let (keyboard, program_side) = pair();
+        let keyboard = File::from(keyboard);
 
         let screen = Recorder::default();
         let (mut output, mut recorder) = (keyboard.try_clone().unwrap(), screen.clone());
@@ -66,15 +83,7 @@ impl Terminal {
     pub fn of<'a>(&self, command: &'a mut Command) -> &'a mut Command {
         let side = || self.program_side.try_clone().unwrap();
         command.stdin(side()).stdout(side()).stderr(side());
-        // SAFETY: both calls are safe between fork and exec.
-        unsafe {
-            command.pre_exec(|| {
-                libc::setsid();
-                libc::ioctl(0, libc::TIOCSCTTY, 0);
-                Ok(())
-            })
-        };
-        command
+        on(command)
     }
 
     /// Presses keys.

@@ -7,8 +7,13 @@ use std::path::{Path, PathBuf};
 use super::error::LockError;
 use super::sys::{c_path, check};
 
+#[cfg(target_env = "musl")]
+type Kind = libc::c_ulong;
+#[cfg(not(target_env = "musl"))]
+type Kind = libc::__fsword_t;
+
 /// `CGROUP2_SUPER_MAGIC`.
-const MAGIC: i64 = 0x6367_7270;
+const MAGIC: Kind = 0x6367_7270;
 /// Microseconds after which a quota of CPU time begins anew: the kernel's own default.
 const PERIOD: u64 = 100_000;
 /// More than any host has.
@@ -105,7 +110,7 @@ impl Cgroup {
 }
 
 /// The number of the kind of file system that a path is on.
-fn file_system(path: &Path) -> io::Result<i64> {
+fn file_system(path: &Path) -> io::Result<Kind> {
     let path = c_path(path)?;
     let mut found = std::mem::MaybeUninit::<libc::statfs>::zeroed();
     // SAFETY: a string that ends, and room for the answer, for which zero is valid, too.

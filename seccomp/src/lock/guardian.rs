@@ -5,8 +5,8 @@
 //! first process of the namespace and goes on; the parent is its guardian and does three things until the child ends:
 //! it passes on signals that are sent to it, waits, and ends as the child did. If the guardian is killed, so is the child.
 //!
-//! Signals that the kernel itself sends, as a terminal does, go to both anyway and are not passed on. One that somebody sends
-//! to the whole process group reaches the child by both ways, as one or as two.
+//! What keys of a terminal send goes to both anyway and is not passed on. A signal that somebody sends to the whole process
+//! group reaches the child by both ways, as one or as two.
 //!
 //! The first process of a PID namespace is not ended by a signal from inside that it has no handler for. What ends
 //! a jailed thread's process (`SIGSYS`), a fault, and `SIGKILL` from outside do end it.
@@ -100,11 +100,17 @@ fn guard(child: libc::pid_t, signals: &libc::sigset_t) -> ! {
             if unsafe { libc::waitpid(child, &raw mut status, libc::WNOHANG) } == child {
                 end_as(status);
             }
-        } else if signal > 0 && info.si_code != libc::SI_KERNEL {
+        } else if signal > 0 && !is_of_a_key(signal, &info) {
             // SAFETY: takes no pointers. The child has not been waited for, so that the number is its own.
             unsafe { libc::kill(child, signal) };
         }
     }
+}
+
+/// Whether a terminal sent it to its foreground, where the child is as well. That a terminal is gone, though, it tells the
+/// first process of a session alone, which the guardian may be.
+fn is_of_a_key(signal: libc::c_int, info: &libc::siginfo_t) -> bool {
+    matches!(signal, libc::SIGINT | libc::SIGQUIT) && info.si_code == libc::SI_KERNEL
 }
 
 /// Ends as the child did.
