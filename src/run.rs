@@ -112,7 +112,8 @@ fn by_name(name: &str) -> Result<Protocol, &'static str> {
     known.into_iter().find(|known| known.0 == name).map(|known| known.1).ok_or("give auto, linux or pvh")
 }
 
-/// Blocks the signals that ask a program for something, in all threads to come; not those that our caller wants ignored.
+/// Blocks the signals that ask a program for something, in all threads to come; not those that our caller wants
+/// ignored.
 fn block_signals() -> libc::sigset_t {
     let (mut signals, mut action) = (MaybeUninit::uninit(), MaybeUninit::<libc::sigaction>::zeroed());
     // SAFETY: all pointers are to values of ours; the set is initialised first, and zero is a valid `sigaction`.

@@ -1,4 +1,5 @@
-//! A locked program runs a Linux guest that uses all of its devices; and locks tried on a kernel that has all they ask for.
+//! A locked program runs a Linux guest that uses all of its devices; and locks tried on a kernel that has all they
+//! ask for.
 
 #![allow(
     clippy::unwrap_used,

@@ -16,7 +16,8 @@ use super::locked::{Directory, NOBODY, as_nobody, copy_program, status};
 /// The variable that names what a process of the test's own is to try.
 const ATTEMPT: &str = "FIRECREST_TEST_LOCK";
 
-/// Tries something in a process of its own, which may have one thread alone: the test `one_attempt` of the same program.
+/// Tries something in a process of its own, which may have one thread alone: the test `one_attempt` of the same
+/// program.
 pub fn attempt(what: &str, nobody: bool) -> Output {
     let directory = Directory::new(&format!("attempt-{what}-{nobody}"));
     let own = directory.join("test");
@@ -301,8 +302,8 @@ fn violation() {
         }
     }
     let _report = Lock::new().pid_namespace().begin().unwrap().apply().unwrap();
-    let filter = Jail::enforce().filter(Role::Console, libc::SIGSTKFLT).unwrap();
-    drop(spawn("fc-test", &filter, Calling, |_| ()).unwrap().join());
+    let filter = Jail::enforce().filter(Role::Console, -1).unwrap();
+    drop(spawn("fc-test", |_| Ok(filter), Calling, |_| ()).unwrap().join());
     std::process::exit(1);
 }
 

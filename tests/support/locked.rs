@@ -12,6 +12,8 @@ use std::{env, ptr};
 use super::elf;
 use super::program::{Started, program};
 
+/// All there is but a cgroup.
+pub const EVERYTHING: &str = "--lock=namespaces,pid-namespace,uid=65534,gid=65534";
 /// Somebody without rights, on every machine.
 pub const NOBODY: u32 = 65534;
 
@@ -87,8 +89,8 @@ pub fn copy_program(from: &Path, to: &Path) {
     open_to_all(to);
 }
 
-/// Has a command run as nobody, who may use KVM all the same: in a mount namespace of its own, where the devices are everybody's.
-/// For root.
+/// Has a command run as nobody, who may use KVM all the same: in a mount namespace of its own, where the devices
+/// are everybody's. For root.
 pub fn as_nobody<'a>(command: &'a mut Command, directory: &Directory) -> &'a mut Command {
     let devices = ["kvm", "net/tun"].map(|name| {
         let copy = CString::new(directory.join(&name.replace('/', "-")).to_str().unwrap()).unwrap();

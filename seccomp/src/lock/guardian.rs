@@ -1,12 +1,13 @@
 //! A PID namespace, and the process that stays outside of it.
 //!
-//! No process can move into a PID namespace: only its children are born there. And a VM cannot be handed to a child,
-//! since KVM serves none but the process that made it. So the process forks before there is a VM. The child is the
-//! first process of the namespace and goes on; the parent is its guardian and does three things until the child ends:
-//! it passes on signals that are sent to it, waits, and ends as the child did. If the guardian is killed, so is the child.
+//! No process can move into a PID namespace: only its children are born there. And a VM cannot be handed to a
+//! child, since KVM serves none but the process that made it. So the process forks before there is a VM. The child
+//! is the first process of the namespace and goes on; the parent is its guardian and does three things until the
+//! child ends: it passes on signals that are sent to it, waits, and ends as the child did. If the guardian is
+//! killed, so is the child.
 //!
-//! What keys of a terminal send goes to both anyway and is not passed on. A signal that somebody sends to the whole process
-//! group reaches the child by both ways, as one or as two.
+//! What keys of a terminal send goes to both anyway and is not passed on. A signal that somebody sends to the whole
+//! process group reaches the child by both ways, as one or as two.
 //!
 //! The first process of a PID namespace is not ended by a signal from inside that it has no handler for. What ends
 //! a jailed thread's process (`SIGSYS`), a fault, and `SIGKILL` from outside do end it.
@@ -107,8 +108,8 @@ fn guard(child: libc::pid_t, signals: &libc::sigset_t) -> ! {
     }
 }
 
-/// Whether a terminal sent it to its foreground, where the child is as well. That a terminal is gone, though, it tells the
-/// first process of a session alone, which the guardian may be.
+/// Whether a terminal sent it to its foreground, where the child is as well. That a terminal is gone, though, it
+/// tells the first process of a session alone, which the guardian may be.
 fn is_of_a_key(signal: libc::c_int, info: &libc::siginfo_t) -> bool {
     matches!(signal, libc::SIGINT | libc::SIGQUIT) && info.si_code == libc::SI_KERNEL
 }
@@ -120,7 +121,8 @@ fn end_as(status: libc::c_int) -> ! {
     }
     let signal = libc::WTERMSIG(status);
     let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: a limit that is read, and a set that is initialised before it is used. The guardian's own memory is nobody's interest.
+    // SAFETY: a limit that is read, and a set that is initialised before it is used. The guardian's own memory is
+    // nobody's interest.
     unsafe {
         libc::setrlimit(libc::RLIMIT_CORE, &raw const none);
         let mut set = MaybeUninit::uninit();

@@ -86,8 +86,8 @@ pub fn abi() -> io::Result<u32> {
     u32::try_from(version).map_err(io::Error::other)
 }
 
-/// Takes from the calling thread all rights that the kernel's version knows, but to remove files from these directories
-/// and to reach sockets there.
+/// Takes from the calling thread all rights that the kernel's version knows, but to remove files from these
+/// directories and to reach sockets there.
 pub(super) fn restrict<'a>(abi: u32, kept: impl Iterator<Item = &'a File>) -> Result<(), LockError> {
     let known = |(since, bits): (u32, u64)| if abi >= since { bits } else { 0 };
     let files = FILES.into_iter().map(known).find(|bits| *bits != 0).unwrap_or(0);

@@ -5,8 +5,8 @@
 //! opt-in of the process, never something that a VM does by itself.
 //!
 //! Nearly all of it is per thread in Linux and inherited by threads that are started later. So there is one moment
-//! for it: when everything is open and no second thread exists. A process with more threads is refused, as a lock that
-//! binds one of them is none. The order, and why:
+//! for it: when everything is open and no second thread exists. A process with more threads is refused, as a lock
+//! that binds one of them is none. The order, and why:
 //!
 //! | step | when | why there |
 //! |---|---|---|
@@ -22,13 +22,15 @@
 //! | Landlock | `apply` | it forbids mounting, and needs a descriptor |
 //! | limits | `apply` | last: no step has to fit in them |
 //!
-//! What has been opened before stays open: neither Landlock nor an empty root takes a disk, a TAP or `/dev/kvm` away.
-//! What is looked up afterwards by name is gone, but for the directories of sockets that are kept ([`Lock::keep_socket`]).
+//! What has been opened before stays open: neither Landlock nor an empty root takes a disk, a TAP or `/dev/kvm`
+//! away. What is looked up afterwards by name is gone, but for the directories of sockets that are kept
+//! ([`Lock::keep_socket`]).
 //!
-//! Some limits are left alone on purpose. `RLIMIT_AS` and `RLIMIT_DATA`: guest memory is the process's, the cgroup's
-//! limit is the one that counts it. `RLIMIT_MEMLOCK`: rings and huge pages use what the host allows. `RLIMIT_FSIZE`: a
-//! disk's file may grow when it is to, and the guest cannot write behind its disk's end. `RLIMIT_NPROC`: it counts all of a user's
-//! threads, and KVM's and io_uring's own among them; the cgroup's `pids.max` is the limit for that.
+//! Some limits are left alone on purpose. `RLIMIT_AS` and `RLIMIT_DATA`: guest memory is the process's, the
+//! cgroup's limit is the one that counts it. `RLIMIT_MEMLOCK`: rings and huge pages use what the host allows.
+//! `RLIMIT_FSIZE`: a disk's file may grow when it is to, and the guest cannot write behind its disk's end.
+//! `RLIMIT_NPROC`: it counts all of a user's threads, and KVM's and io_uring's own among them; the cgroup's
+//! `pids.max` is the limit for that.
 
 #![allow(unsafe_code, reason = "system calls that the standard library does not have")]
 
@@ -55,7 +57,8 @@ use self::error::cannot;
 pub use self::landlock::abi as landlock_abi;
 pub use self::report::Report;
 
-/// What a process gives up. Made by [`Lock::new`], begun before the process opens anything, applied when everything is open.
+/// What a process gives up. Made by [`Lock::new`], begun before the process opens anything, applied when everything
+/// is open.
 ///
 /// ```no_run
 /// use firecrest_seccomp::lock::Lock;
@@ -90,25 +93,26 @@ impl Lock {
 
     /// Makes an error of what would otherwise be told in the [`Report`].
     ///
-    /// Without it, three things are: a kernel without Landlock, or with one that leaves something open; a bounding set
-    /// that may not be emptied; a kept socket that cannot be removed at the end. Everything else is an error in any case.
+    /// Without it, three things are: a kernel without Landlock, or with one that leaves something open; a bounding
+    /// set that may not be emptied; a kept socket that cannot be removed at the end. Everything else is an error in
+    /// any case.
     #[must_use]
     pub fn strict(mut self) -> Self {
         self.strict = true;
         self
     }
 
-    /// Mount, network, IPC and UTS namespaces of the process's own, with nothing in them: an empty root file system and
-    /// no network interface that is up. Where the process may not make them, it makes a user namespace first, which the
-    /// kernel may allow anybody. It cannot make further user namespaces after that.
+    /// Mount, network, IPC and UTS namespaces of the process's own, with nothing in them: an empty root file system
+    /// and no network interface that is up. Where the process may not make them, it makes a user namespace first,
+    /// which the kernel may allow anybody. It cannot make further user namespaces after that.
     #[must_use]
     pub fn namespaces(mut self) -> Self {
         self.namespaces = true;
         self
     }
 
-    /// A PID namespace, in which the process is alone. [`begin`](Self::begin) then forks, and returns in the child. The parent does
-    /// nothing but pass signals on to it, wait for its end, and end in the same way.
+    /// A PID namespace, in which the process is alone. [`begin`](Self::begin) then forks, and returns in the child.
+    /// The parent does nothing but pass signals on to it, wait for its end, and end in the same way.
     #[must_use]
     pub fn pid_namespace(mut self) -> Self {
         self.pid_namespace = true;
@@ -129,11 +133,12 @@ impl Lock {
         self
     }
 
-    /// Keeps the directory of a Unix socket within reach, by the name it has now: sockets in it can be connected to,
-    /// and files in it be removed, as far as the user may. Without namespaces and with a Landlock before ABI 9, connecting is open
-    /// for sockets everywhere.
+    /// Keeps the directory of a Unix socket within reach, by the name it has now: sockets in it can be connected
+    /// to, and files in it be removed, as far as the user may. Without namespaces and with a Landlock before ABI 9,
+    /// connecting is open for sockets everywhere.
     ///
-    /// The socket has to exist when the lock is applied. Give it a directory of its own: all that is in there stays visible.
+    /// The socket has to exist when the lock is applied. Give it a directory of its own: all that is in there stays
+    /// visible. With namespaces, it cannot lie in the root directory.
     #[must_use]
     pub fn keep_socket(mut self, path: impl Into<PathBuf>) -> Self {
         self.sockets.push(path.into());
@@ -161,11 +166,11 @@ impl Lock {
         Ok(self)
     }
 
-    /// Checks what can be checked before anything is changed; then joins the cgroup and enters the PID namespace. To be
-    /// called before the process opens anything for the VM.
+    /// Checks what can be checked before anything is changed; then joins the cgroup and enters the PID namespace.
+    /// To be called before the process opens anything for the VM.
     ///
     /// # Errors
-    /// What cannot be had, or may not be done. Limits may have been written to the cgroup then, but the process is not in it.
+    /// What cannot be had, or may not be done. The process may be in the cgroup then.
     pub fn begin(self) -> Result<Begun, LockError> {
         check_alone()?;
         let mut report = Report::default();

@@ -13,11 +13,11 @@ pub(super) fn enter() -> Result<(), LockError> {
     make(flags, "mount, network, IPC and UTS namespaces")
 }
 
-/// Makes namespaces; where that takes a right that the process does not have, in a user namespace of its own, which it
-/// is made the administrator of.
+/// Makes namespaces; where that takes a right that the process does not have, in a user namespace of its own, which
+/// it is made the administrator of.
 ///
-/// It keeps its user and its group, by the same numbers: those and no others exist in there. A process that has the right needs
-/// no such namespace: it gives up all capabilities anyway.
+/// It keeps its user and its group, by the same numbers: those and no others exist in there. A process that has the
+/// right needs no such namespace: it gives up all capabilities anyway.
 pub(super) fn make(flags: libc::c_int, what: &'static str) -> Result<(), LockError> {
     let may = has(Capability::SysAdmin).map_err(cannot("read the process's capabilities (capget)"))?;
     if may {

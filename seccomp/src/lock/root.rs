@@ -1,8 +1,8 @@
-//! An empty root: a file system in memory, read-only, with nothing in it but the directories of kept sockets, which have
-//! the names there that they had.
+//! An empty root: a file system in memory, read-only, with nothing in it but the directories of kept sockets, which
+//! have the names there that they had.
 //!
-//! The process's root is not that file system's own but a directory in it. A process whose root is not the root of its
-//! mount namespace cannot make user namespaces, and with them the kernel's largest attack surface is closed.
+//! The process's root is not that file system's own but a directory in it. A process whose root is not the root of
+//! its mount namespace cannot make user namespaces, and with them the kernel's largest attack surface is closed.
 
 use std::ffi::CStr;
 use std::io;
@@ -13,6 +13,9 @@ use std::{env, fs, ptr};
 use super::Kept;
 use super::error::{LockError, cannot};
 use super::sys::{c_path, check};
+
+/// Why the root directory is not kept.
+const WHOLE: &str = "that is the whole root, which is to be empty: give the socket a directory of its own";
 
 /// The directory that becomes the root.
 const ROOT: &str = "root";
@@ -52,6 +55,9 @@ pub(super) fn empty(kept: &[Kept]) -> Result<(), LockError> {
     let mut trees = Vec::new();
     for socket in kept {
         let keep = |source| LockError::Keep { path: socket.directory.clone(), source };
+        if fs::canonicalize(&socket.directory).map_err(keep)? == Path::new("/") {
+            return Err(keep(io::Error::new(io::ErrorKind::InvalidInput, WHOLE)));
+        }
         let tree = clone_tree(&socket.directory).map_err(keep)?;
         set_attributes(&tree, NOSUID_NODEV_NOEXEC, AT_RECURSIVE).map_err(keep)?;
         trees.push((here.join(&socket.directory), tree));
@@ -160,7 +166,8 @@ fn enter(tree: &OwnedFd) -> io::Result<()> {
     check(unsafe { libc::fchdir(tree.as_raw_fd()) }).map(drop)
 }
 
-/// Makes the working directory, where the new root is mounted, the root of the mount namespace, and unmounts what was.
+/// Makes the working directory, where the new root is mounted, the root of the mount namespace, and unmounts what
+/// was.
 ///
 /// Where the old root is the kernel's first file system, as in an initramfs, it cannot be replaced: there the new
 /// one lies on top of it for good, and below the process's own root there is no way to it.

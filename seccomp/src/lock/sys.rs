@@ -37,7 +37,8 @@ pub(super) fn no_new_privs() -> io::Result<()> {
     prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0).map(drop)
 }
 
-/// No core dump, not even to a handler, to which `RLIMIT_CORE` does not apply; and no tracing by others of the same user.
+/// No core dump, not even to a handler, to which `RLIMIT_CORE` does not apply; and no tracing by others of the same
+/// user.
 pub(super) fn no_dumps() -> io::Result<()> {
     prctl(libc::PR_SET_DUMPABLE, 0, 0).map(drop)
 }
