@@ -37,6 +37,11 @@ Devices, up to 24, in the order in which the guest finds them:
       --net tap=NAME[,mac=ADDRESS][,mtu=N][,pairs=N][,bandwidth=BYTES_PER_SECOND]
       --vsock cid=N,path=SOCKET
 
+What becomes of a thread of the machine that makes a system call it has no use for:
+      --jail MODE        enforce: the program is killed; trap: the same, with a core
+                         where those are kept; log: told in the audit log alone;
+                         off: threads have no filters [enforce]
+
 A lock on the program itself, put on before the guest starts:
       --lock[=WORD,...]  no_new_privs, no capabilities, no inherited descriptors, no core
               dumps, limits, Landlock; what the kernel cannot do is told. The words:

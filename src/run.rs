@@ -2,7 +2,7 @@
 
 use std::{error::Error, io, mem::MaybeUninit, process, ptr, sync::Arc, thread, time::SystemTime};
 
-use firecrest_vmm::{Console, Exit, Kernel, Memory, Protocol, Timeline, Vm};
+use firecrest_vmm::{Console, Exit, Jail, Kernel, Memory, Protocol, Timeline, Vm};
 use lexopt::prelude::*;
 
 use crate::devices;
@@ -38,6 +38,7 @@ pub fn run(args: &mut lexopt::Parser) -> Result<u8, Box<dyn Error>> {
             Short('m') | Long("memory") => memory_mib = args.value()?.parse()?,
             Short('n') | Long("cpus") => cpus = args.value()?.parse()?,
             Short('p') | Long("protocol") => protocol = args.value()?.parse_with(by_name)?,
+            Long("jail") => builder = builder.jail(args.value()?.parse_with(jail)?),
             Long("timeline") => timeline = Some((SystemTime::now(), Timeline::new())),
             Short('h') | Long("help") => return crate::say(crate::HELP),
             other => return Err(other.unexpected().into()),
@@ -105,6 +106,20 @@ fn tell(began: SystemTime, timeline: &Timeline) {
     for (phase, since) in timeline.marks() {
         eprintln!("firecrest: timeline: {} ns {}", since.as_nanos(), phase.name());
     }
+}
+
+fn jail(name: &str) -> Result<Jail, &'static str> {
+    let known = [
+        ("enforce", Jail::enforce as fn() -> Jail),
+        ("trap", Jail::trap),
+        ("log", Jail::log),
+        ("off", Jail::off),
+    ];
+    known
+        .into_iter()
+        .find(|known| known.0 == name)
+        .map(|known| known.1())
+        .ok_or("give enforce, trap, log or off")
 }
 
 fn by_name(name: &str) -> Result<Protocol, &'static str> {

@@ -121,6 +121,7 @@ fn mistakes_in_the_usage() {
     fails(&["run", "-k", "vmlinux", "--memory", "-1"], 2, &["-1"]);
     fails(&["run", "-k", "vmlinux", "--cpus", "1.5"], 2, &["1.5"]);
     fails(&["run", "-k", "vmlinux", "--protocol", "multiboot"], 2, &["multiboot", "pvh"]);
+    fails(&["run", "-k", "vmlinux", "--jail", "soft"], 2, &["soft", "enforce"]);
     fails(&["hello", "world"], 2, &["world"]);
     fails(&["doctor", "--verbose"], 2, &["--verbose"]);
 }
@@ -226,6 +227,32 @@ fn spinning(command: &mut Command) -> Started {
     child.0.stdout.as_mut().unwrap().read_exact(&mut byte).unwrap();
     assert_eq!(byte, *b"!");
     child
+}
+
+/// By name and mode of seccomp, the threads of a program's machine.
+fn jails(started: &Started) -> Vec<(String, String)> {
+    let field = |text: &str, name: &str| {
+        text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default().trim().to_owned()
+    };
+    std::fs::read_dir(format!("/proc/{}/task", started.0.id()))
+        .unwrap()
+        .map(|task| std::fs::read_to_string(task.unwrap().path().join("status")).unwrap())
+        .map(|status| (field(&status, "Name:"), field(&status, "Seccomp:")))
+        .filter(|(name, _)| name.starts_with("fc-"))
+        .collect()
+}
+
+#[test]
+fn jails_its_machines_threads_unless_it_is_told_not_to() {
+    for (jail, mode) in [(None, "2"), (Some("enforce"), "2"), (Some("log"), "2"), (Some("off"), "0")] {
+        let (_kernel, mut command) = run("jail", guests::spin());
+        command.args(jail.map(|jail| ["--jail", jail]).into_iter().flatten());
+        let started = spinning(&mut command);
+        let jails = jails(&started);
+        let names: Vec<_> = jails.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["fc-vcpu0", "fc-console"], "{jail:?}");
+        assert!(jails.iter().all(|(_, seccomp)| seccomp == mode), "{jail:?}: {jails:?}");
+    }
 }
 
 #[test]

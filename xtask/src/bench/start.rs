@@ -48,6 +48,13 @@ pub fn run(runs: usize, peers: &[Peer], results: &mut Results) -> Result<()> {
     let mut contenders = vec![Contender { needed: true, ..contender("ioctl floor", floor, 0) }];
     for monitor in monitor::all(&firecrest, peers) {
         contenders.push(contender_for(&monitor, &guest, &work)?);
+        if monitor.is_ours() {
+            // What the filters cost: the same without.
+            let mut open =
+                contender_for(&Monitor { name: "firecrest --jail off".into(), ..monitor }, &guest, &work)?;
+            open.words.extend(["--jail", "off"].map(str::to_owned));
+            contenders.push(open);
+        }
     }
     println!("xtask: bench: {runs} rounds of {} programs", contenders.len());
     for round in 0..runs + WARM_UP {
