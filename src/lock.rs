@@ -15,6 +15,9 @@ const PER_VSOCK: u64 = 1023 + 1024 + 64;
 /// What else may be opened: the signals' and the terminal's threads.
 const MORE: u64 = 64;
 
+// Most runs have no lock: what is `#[cold]` here and in the library lies together in the program's file, away from what
+// every run brings into memory.
+
 /// What `--lock` says.
 #[derive(Debug, Default)]
 pub struct Wanted {
@@ -31,6 +34,7 @@ pub struct Wanted {
 
 impl Wanted {
     /// Reads the option's words; none at all are a lock as well.
+    #[cold]
     pub fn read(text: &str) -> Result<Self, lexopt::Error> {
         let words = Words { option: "lock", text };
         let mut wanted = Self::default();
@@ -59,6 +63,7 @@ impl Wanted {
     }
 
     /// Begins to lock a program that has opened nothing yet, for a machine with so many disks and with these sockets.
+    #[cold]
     pub fn begin(self, disks: u64, sockets: &[PathBuf]) -> Result<Begun, Box<dyn Error>> {
         let vsocks = u64::try_from(sockets.len())?;
         let descriptors = MORE
@@ -102,6 +107,7 @@ impl Wanted {
 }
 
 /// Puts the lock on, and says what it leaves open.
+#[cold]
 pub fn apply(begun: Begun) -> Result<(), Box<dyn Error>> {
     for missing in begun.apply()?.missing() {
         eprintln!("firecrest: --lock: {missing}");

@@ -13,7 +13,7 @@ mod support;
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
@@ -99,6 +99,13 @@ fn the_socket_is_reached_and_removed() {
             for guest in [&guest, &ends] {
                 let mut command = guest.run(&[lock, "--vsock", &vsock]);
                 command.current_dir(path.parent().unwrap()).stdout(Stdio::piped()).stderr(Stdio::piped());
+                // SAFETY: safe between fork and exec.
+                unsafe {
+                    command.pre_exec(|| {
+                        libc::umask(0o077);
+                        Ok(())
+                    })
+                };
                 let mut child = working(&mut command);
                 child.send(libc::SIGTERM);
                 assert!(matches!(child.end().code(), Some(0 | 19)), "{lock}");

@@ -13,7 +13,7 @@ pub enum LockError {
     #[error("a process of {count} threads cannot be locked: only one that has a single thread can")]
     Threads {
         /// How many there are.
-        count: usize,
+        count: u64,
     },
     /// Strictness was asked for, and something cannot be done.
     #[error("not as strict as asked for: {0}")]

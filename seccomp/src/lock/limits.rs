@@ -1,7 +1,5 @@
 //! Resource limits of the process, none of which can be raised again.
 
-use std::collections::BTreeSet;
-use std::fs;
 use std::io;
 
 use super::error::{LockError, cannot};
@@ -23,15 +21,21 @@ const NONE: [(Resource, &str); 4] = [
 /// The limit on descriptors that leaves room for `more`: it is their numbers that are limited, and new ones take the
 /// lowest that are free.
 pub(super) fn descriptors(more: u64) -> io::Result<u64> {
-    let mut open = BTreeSet::new();
-    for entry in fs::read_dir("/proc/self/fd")? {
-        open.extend(entry?.file_name().to_str().and_then(|name| name.parse::<u64>().ok()));
-    }
-    let mut limit = more;
-    // One of them is the listing's own, and free again.
-    for number in open.into_iter().filter(|number| fs::read_link(format!("/proc/self/fd/{number}")).is_ok()) {
-        if number < limit {
-            limit = limit.saturating_add(1);
+    /// Asked about in one call: of more than the limit allows, the kernel does not answer.
+    const AT_ONCE: usize = 32;
+    let (mut limit, mut free) = (0_u64, 0_u64);
+    while free < more {
+        let mut numbers = [libc::pollfd { fd: 0, events: 0, revents: 0 }; AT_ONCE];
+        for (number, asked) in (limit..).zip(&mut numbers) {
+            asked.fd = libc::c_int::try_from(number).unwrap_or(libc::c_int::MAX);
+        }
+        // SAFETY: as many entries as are said, which live as long as the call; it does not wait.
+        check(unsafe { libc::poll(numbers.as_mut_ptr(), AT_ONCE as libc::nfds_t, 0) })?;
+        for asked in numbers {
+            if free < more {
+                limit = limit.saturating_add(1);
+                free = free.saturating_add((asked.revents & libc::POLLNVAL != 0).into());
+            }
         }
     }
     Ok(limit)

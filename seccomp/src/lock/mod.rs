@@ -47,7 +47,7 @@ mod sys;
 
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use self::capabilities::Capability;
@@ -171,6 +171,7 @@ impl Lock {
     ///
     /// # Errors
     /// What cannot be had, or may not be done. The process may be in the cgroup then.
+    #[cold]
     pub fn begin(self) -> Result<Begun, LockError> {
         check_alone()?;
         let mut report = Report::default();
@@ -244,6 +245,7 @@ impl Begun {
     ///
     /// # Errors
     /// What could not be done. Some of the lock is on then, and cannot be taken off: the process should end.
+    #[cold]
     pub fn apply(self) -> Result<Report, LockError> {
         let Self { lock, abi, mut report } = self;
         check_alone()?;
@@ -319,7 +321,8 @@ fn check_alone() -> Result<(), LockError> {
     match sys::unshare(libc::CLONE_THREAD) {
         Ok(()) => Ok(()),
         Err(_) => Err(LockError::Threads {
-            count: fs::read_dir("/proc/self/task").map_or(2, |tasks| tasks.count().max(2)),
+            // A directory has a link more for each directory in it, and two of its own.
+            count: fs::metadata("/proc/self/task").map_or(2, |tasks| tasks.nlink().saturating_sub(2)),
         }),
     }
 }

@@ -7,6 +7,7 @@
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 use std::{env, fs, ptr};
 
@@ -55,7 +56,7 @@ pub(super) fn empty(kept: &[Kept]) -> Result<(), LockError> {
     let mut trees = Vec::new();
     for socket in kept {
         let keep = |source| LockError::Keep { path: socket.directory.clone(), source };
-        if fs::canonicalize(&socket.directory).map_err(keep)? == Path::new("/") {
+        if is_root(&socket.opened).map_err(keep)? {
             return Err(keep(io::Error::new(io::ErrorKind::InvalidInput, WHOLE)));
         }
         let tree = clone_tree(&socket.directory).map_err(keep)?;
@@ -65,7 +66,7 @@ pub(super) fn empty(kept: &[Kept]) -> Result<(), LockError> {
     let root = new_tmpfs().map_err(cannot("make an empty file system"))?;
     attach(&root, c"/").map_err(cannot("mount the empty file system"))?;
     enter(&root).map_err(cannot("enter the empty file system"))?;
-    fs::create_dir(ROOT).map_err(cannot("make a directory in the empty file system"))?;
+    make_directory(Path::new(ROOT)).map_err(cannot("make a directory in the empty file system"))?;
     for (name, tree) in trees {
         let keep = |source| LockError::Keep { path: name.clone(), source };
         let inside = make_directories(&name).map_err(keep)?;
@@ -83,6 +84,11 @@ pub(super) fn empty(kept: &[Kept]) -> Result<(), LockError> {
     env::set_current_dir(&here).map_err(cannot("enter the working directory in the empty root"))
 }
 
+fn is_root(directory: &fs::File) -> io::Result<bool> {
+    let (directory, root) = (directory.metadata()?, fs::metadata("/")?);
+    Ok((directory.dev(), directory.ino()) == (root.dev(), root.ino()))
+}
+
 /// Makes a directory and those above it in what becomes the root; gives its name there.
 fn make_directories(name: &Path) -> io::Result<PathBuf> {
     let mut inside = PathBuf::from(ROOT);
@@ -91,12 +97,21 @@ fn make_directories(name: &Path) -> io::Result<PathBuf> {
             Component::Normal(_) | Component::ParentDir => inside.push(component),
             _ => continue,
         }
-        match fs::create_dir(&inside) {
+        match make_directory(&inside) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             _ => {}
         }
     }
     Ok(inside)
+}
+
+fn make_directory(path: &Path) -> io::Result<()> {
+    let path = c_path(path)?;
+    // SAFETY: a string that ends.
+    check(unsafe { libc::mkdir(path.as_ptr(), 0o755) })?;
+    // The process's umask may keep others out, of whom it is to be one.
+    // SAFETY: a string that ends.
+    check(unsafe { libc::chmod(path.as_ptr(), 0o755) }).map(drop)
 }
 
 fn set_propagation() -> io::Result<()> {

@@ -43,14 +43,14 @@ pub(super) fn no_dumps() -> io::Result<()> {
     prctl(libc::PR_SET_DUMPABLE, 0, 0).map(drop)
 }
 
-/// All three identities of both kinds; no further groups.
+/// All three identities of both kinds; no further groups. The C library would have every thread do it, and there is one.
 pub(super) fn become_user(uid: u32, gid: u32) -> io::Result<()> {
     // SAFETY: a null pointer to no groups.
-    check(unsafe { libc::setgroups(0, ptr::null()) })?;
+    check(unsafe { libc::syscall(libc::SYS_setgroups, 0, ptr::null::<libc::gid_t>()) })?;
     // SAFETY: takes no pointers.
-    check(unsafe { libc::setresgid(gid, gid, gid) })?;
+    check(unsafe { libc::syscall(libc::SYS_setresgid, gid, gid, gid) })?;
     // SAFETY: takes no pointers.
-    check(unsafe { libc::setresuid(uid, uid, uid) }).map(drop)
+    check(unsafe { libc::syscall(libc::SYS_setresuid, uid, uid, uid) }).map(drop)
 }
 
 pub(super) fn is_writable(directory: &Path) -> io::Result<()> {
