@@ -6,6 +6,7 @@ mod hello;
 mod lock;
 mod run;
 mod terminal;
+mod text;
 mod words;
 
 use std::{error::Error, io::Write, iter::successors, process::ExitCode};

@@ -8,6 +8,7 @@ use lexopt::prelude::*;
 use crate::devices;
 use crate::lock::{self, Wanted};
 use crate::terminal::{self, RawMode};
+use crate::text;
 
 /// Reads the options, boots the kernel, waits for its end and says what that was, with an exit status of its own.
 pub fn run(args: &mut lexopt::Parser) -> Result<u8, Box<dyn Error>> {
@@ -81,6 +82,7 @@ pub fn run(args: &mut lexopt::Parser) -> Result<u8, Box<dyn Error>> {
     });
     let input = running.console_input();
     thread::spawn(move || terminal::feed(input, escapes, &at_escape));
+    text::give_back();
     let exit = running.wait()?;
     drop((running, raw)); // In this order: the last of the output, then the terminal.
 

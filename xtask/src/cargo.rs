@@ -53,6 +53,11 @@ pub fn release_program() -> Result<PathBuf> {
     path_of(&executables(&["build", "--release", "--package", "firecrest"])?, "firecrest")
 }
 
+/// The program that runs many microVMs in one process (`benches/many`), built for release.
+pub fn many_program() -> Result<PathBuf> {
+    path_of(&executables(&["build", "--release", "--package", "firecrest", "--example", "many"])?, "many")
+}
+
 /// The path of one executable of a build.
 pub fn path_of(executables: &[Executable], target: &str) -> Result<PathBuf> {
     let found = executables.iter().find(|executable| executable.target == target);

@@ -10,6 +10,8 @@
 mod image;
 mod report;
 
+pub use image::words;
+
 use std::env;
 use std::ffi::OsString;
 use std::fs;
@@ -59,6 +61,8 @@ pub struct Lab {
     pub memory_mib: u32,
     pub timeout: Duration,
     pub icount: bool,
+    /// Whether the emulated CPU has XSAVE, which a peer insists on. See [`Self::qemu`] for why it has not otherwise.
+    pub xsave: bool,
     /// Whether the program reads what is written to [`Running::stdin`]; it reads end-of-file otherwise.
     pub stdin: bool,
     /// Where to keep the log of the lab's own kernel.
@@ -76,6 +80,7 @@ impl Lab {
             memory_mib: 2048,
             timeout: Duration::from_secs(300),
             icount: false,
+            xsave: false,
             stdin: false,
             log: None,
         }
@@ -124,13 +129,22 @@ impl Lab {
         })
     }
 
+    /// Runs the lab to its end, hands each line of the program's output over, and returns its exit code.
+    pub fn run_lines(&self, each: impl FnMut(&str)) -> Result<u8> {
+        let mut running = self.start()?;
+        let stdout = running.stdout.take().ok_or_else(|| Error::new("the lab's output is not a pipe"))?;
+        process::each_line_while(stdout, running.remaining(), || true, each);
+        running.wait()
+    }
+
     /// Pipes, never this process's own terminal: QEMU makes what it is given non-blocking for everyone who shares it.
     fn qemu(&self, kernel: &Path, initramfs: &Path, log: &Path) -> Command {
         let mut command = process::dies_with_us("qemu-system-x86_64");
         command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
         // Without XSAVE and what needs it: this QEMU lets a nested guest set XCR0 behind KVM's back. Its kernel
         // then warns of CPUID leaves that do not add up, or its programs die of signal frames that do not.
-        command.args(["-M", "q35", "-cpu", "EPYC,+svm,+npt,-xsave,-avx,-avx2,-fma,-f16c"]);
+        let without = if self.xsave { "" } else { ",-xsave,-avx,-avx2,-fma,-f16c" };
+        command.args(["-M", "q35", "-cpu", &format!("EPYC,+svm,+npt{without}")]);
         if self.icount {
             command.args(["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off", "-smp", "1"]);
             command.args(["-seed", "1"]); // What RDRAND gives.

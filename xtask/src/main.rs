@@ -11,6 +11,7 @@
 
 mod args;
 mod bench;
+mod boot_image;
 mod cache;
 mod cargo;
 mod cpio;

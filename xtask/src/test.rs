@@ -3,7 +3,7 @@
 mod in_lab;
 mod summary;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::cargo::Executable;
 use crate::error::{Error, Result};
 use crate::libtest::Tally;
 use crate::machine::{Kvm, Place};
-use crate::{args, cargo, debian_kernel, files, fuzz, guest, kernel, packages, process, rootfs};
+use crate::{args, boot_image, cargo, debian_kernel, files, fuzz, guest, kernel, packages, process, rootfs};
 
 const HELP: &str = "\
 Runs every test and says what became of them; the last line is `N passed, N failed, N skipped`.
@@ -21,7 +21,8 @@ Usage: cargo xtask test [--level N]... [--test NAME]... [--skip-fuzz] [--fuzz-se
 
   level 1    unit and documentation tests; nothing of it needs KVM
   level 2    tests/*.rs with tiny guests: on this machine's KVM, or in the lab where /dev/kvm does not open
-  level 3    tests/linux*.rs, with Linux guests: on this machine's KVM where the CPU has svm or vmx, else in the lab
+  level 3    tests/linux*.rs, with Linux guests: on this machine's KVM where the CPU has svm or vmx, else in the lab;
+             tests/linux_budget.rs always in the lab, where instructions can be counted
   fuzz       each fuzz target for --fuzz-seconds (60)
 
   --level N         only this level, and no fuzz (repeatable)
@@ -137,17 +138,23 @@ fn level_of(name: &str) -> u8 {
     if name.starts_with("linux") { 3 } else { 2 }
 }
 
+/// Those that count instructions run in the lab with its deterministic clock, on every machine.
+fn is_counted(name: &str) -> bool {
+    name == "linux_budget"
+}
+
 fn tiny_guests(place: Place, selection: &Selection, tally: &mut Tally) -> Result<()> {
     let tests = selection.build(2)?;
     // The harness shows what a test printed only after it, in whole lines.
     match place {
         Place::Host => tests.on_host(&["--show-output"], &[], tally),
-        Place::Lab => in_lab::run(&tests, &["--show-output"], &[], tally),
+        Place::Lab => in_lab::run(&tests, &["--show-output"], &[], false, tally),
     }
 }
 
 fn linux_guests(place: Place, selection: &Selection, tally: &mut Tally) -> Result<()> {
-    let tests = selection.build(3)?;
+    let mut tests = selection.build(3)?;
+    let budgets = tests.split_off(is_counted);
     let kernel = kernel::ensure()?;
     let guests = [
         ("FIRECREST_GUEST_VMLINUX", kernel.vmlinux),
@@ -155,14 +162,20 @@ fn linux_guests(place: Place, selection: &Selection, tally: &mut Tally) -> Resul
         ("FIRECREST_GUEST_DEBIAN", debian_kernel::ensure()?.vmlinuz),
         ("FIRECREST_GUEST_INITRD", guest::ensure()?),
         ("FIRECREST_GUEST_ROOTFS", rootfs::ensure()?),
+        ("FIRECREST_BOOT_INITRD", boot_image::ensure()?),
+        ("FIRECREST_BOOT_MEASURE", cargo::workspace().join(boot_image::MEASURE)),
     ];
     let args = ["--test-threads=1", "--nocapture"];
+    if !budgets.programs.is_empty() {
+        in_lab::run(&budgets, &args, &guests, true, tally)?;
+    }
     match place {
+        _ if tests.programs.is_empty() => Ok(()),
         Place::Host => {
             packages::ensure(packages::DEVICE_TESTS)?;
             tests.on_host(&args, &guests, tally)
         }
-        Place::Lab => in_lab::run(&tests, &args, &guests, tally),
+        Place::Lab => in_lab::run(&tests, &args, &guests, false, tally),
     }
 }
 
@@ -196,6 +209,14 @@ fn build(wanted: impl Fn(&String) -> bool) -> Result<Tests> {
 }
 
 impl Tests {
+    /// Takes those programs out whose names are wanted.
+    fn split_off(&mut self, wanted: impl Fn(&str) -> bool) -> Self {
+        let programs = std::mem::take(&mut self.programs);
+        let (taken, left) = programs.into_iter().partition(|program| wanted(&program.target));
+        self.programs = left;
+        Self { programs: taken, firecrest: self.firecrest.clone(), words: self.words.clone() }
+    }
+
     fn on_host(&self, args: &[&str], env: &[(&str, PathBuf)], tally: &mut Tally) -> Result<()> {
         for program in &self.programs {
             println!("xtask: {}", program.target);
@@ -207,13 +228,6 @@ impl Tests {
         }
         Ok(())
     }
-}
-
-fn write_script(path: &Path, text: &str) -> Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    let written = std::fs::write(path, format!("#!/bin/sh\n{text}"))
-        .and_then(|()| std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)));
-    written.map_err(|error| Error::io("write", path, &error))
 }
 
 /// Runs a command whose output is the test harness's, and counts.

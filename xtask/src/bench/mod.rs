@@ -3,7 +3,12 @@
 //! They report; they do not judge. What a clock says on one machine is no test. Every figure ends up as a
 //! [`Record`](record::Record), whatever found it: in a table, in a file, in a picture.
 
+mod boot;
+mod density;
+mod idle;
 mod io;
+mod live;
+mod memory;
 mod monitor;
 mod record;
 mod report;
@@ -26,11 +31,17 @@ Usage: cargo xtask bench [GROUP...] [OPTION...]
 Groups (all of them unless named):
   start    exec to the end of a guest whose first instructions end it: the ioctl floor (benches/start/floor.c), this
            program, its phases, QEMU's microvm machine where QEMU is installed, and peers given by path
+  boot     exec to the first guest instruction and to PID 1 in the lab, in instructions of guest, monitor and KVM; exits to
+           user space and in all; without a serial port and with the whole log on one: this program and the others
+  memory   memory of the monitor besides its guest's (RSS, PSS), without devices and with three; the 100th identical microVM
   io       block, net and vsock at the speed of the machine, driven by a guest that polls (benches/guest): this program
            and Firecracker's binary where it is given; kicks and exits to user space of each operation. Frames need
            root. On a machine with other work, `echo -10 > /proc/self/autogroup` in the shell before keeps that out
+  density  microVMs built, run to their first exit and torn down in a second, one after the other and 16 at once; how that
+           goes on to 1,000 live ones (benches/many)
+  idle     wake-ups and system calls of a monitor whose guest does nothing
 
-  --runs N           counted runs of each, in turn [start: 60, io: 5]
+  --runs N           counted runs of each, in turn [start: 60, boot: 3, memory: 5, io: 5, density: 3]
   --peer NAME=PATH   a peer's binary: NAME is firecracker, cloud-hypervisor or firecrest (another build of this
                      program); may be repeated
   --json FILE        write the figures there, too
@@ -48,10 +59,21 @@ pub struct Peer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Group {
     Start,
+    Boot,
+    Memory,
     Io,
+    Density,
+    Idle,
 }
 
-const GROUPS: &[(&str, Group)] = &[("start", Group::Start), ("io", Group::Io)];
+const GROUPS: &[(&str, Group)] = &[
+    ("start", Group::Start),
+    ("boot", Group::Boot),
+    ("memory", Group::Memory),
+    ("io", Group::Io),
+    ("density", Group::Density),
+    ("idle", Group::Idle),
+];
 
 /// What the command line says.
 #[derive(Default)]
@@ -113,6 +135,10 @@ fn run(group: Group, options: &Options, results: &mut Results) -> Result<()> {
     let (runs, peers) = (options.runs, options.peers.as_slice());
     match group {
         Group::Start => start::run(runs.unwrap_or(60), peers, results),
+        Group::Boot => boot::run(runs.unwrap_or(3), peers, results),
+        Group::Memory => memory::run(runs.unwrap_or(5), peers, results),
+        Group::Density => density::run(runs.unwrap_or(3), results),
+        Group::Idle => idle::run(peers, results),
         Group::Io => {
             let (milliseconds, only) = (options.milliseconds.unwrap_or(300), options.only.clone());
             io::run(&io::Options { rounds: runs.unwrap_or(5), milliseconds, only }, peers, results)

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use super::Peer;
 
-/// Guest memory, in MiB.
+/// Guest memory unless something else is said, in MiB.
 pub const MEMORY_MIB: u32 = 128;
 
 pub const QEMU: &str = "qemu-system-x86_64";
@@ -34,6 +34,7 @@ pub struct Guest<'a> {
     pub cmdline: &'a str,
     /// Whether the guest has a serial port that leads to standard output.
     pub console: bool,
+    pub memory_mib: u32,
 }
 
 /// The words of a command, and the configuration file it names.
@@ -76,7 +77,7 @@ impl Monitor {
     pub fn words(&self, guest: &Guest, config: &str) -> Words {
         let mut words = vec![self.path.clone()];
         let mut add = |more: &[&str]| words.extend(more.iter().map(|word| (*word).to_owned()));
-        let memory = MEMORY_MIB.to_string();
+        let memory = guest.memory_mib.to_string();
         match self.kind {
             Kind::Firecrest => {
                 add(&["run", "--memory", &memory, "--kernel", guest.kernel, "--cmdline", guest.cmdline]);
@@ -105,9 +106,9 @@ impl Monitor {
 
 fn firecracker_config(guest: &Guest) -> String {
     let initrd = guest.initrd.map(|initrd| format!(r#","initrd_path":"{initrd}""#)).unwrap_or_default();
-    let Guest { kernel, cmdline, .. } = guest;
+    let Guest { kernel, cmdline, memory_mib, .. } = guest;
     format!(
-        r#"{{"boot-source":{{"kernel_image_path":"{kernel}","boot_args":"{cmdline}"{initrd}}},"drives":[],"machine-config":{{"vcpu_count":1,"mem_size_mib":{MEMORY_MIB}}}}}"#
+        r#"{{"boot-source":{{"kernel_image_path":"{kernel}","boot_args":"{cmdline}"{initrd}}},"drives":[],"machine-config":{{"vcpu_count":1,"mem_size_mib":{memory_mib}}}}}"#
     )
 }
 
@@ -116,7 +117,7 @@ mod tests {
     use super::*;
 
     const GUEST: Guest<'_> =
-        Guest { kernel: "/k", initrd: Some("/i"), cmdline: "quiet panic=-1", console: false };
+        Guest { kernel: "/k", initrd: Some("/i"), cmdline: "quiet panic=-1", console: false, memory_mib: 96 };
 
     #[test]
     fn every_monitor_is_told_all_of_it() {
@@ -125,7 +126,7 @@ mod tests {
         for monitor in all(Path::new("/ours"), &peers) {
             let Words { words, config } = monitor.words(&GUEST, "/c");
             let told = words.join(" ") + &config.unwrap_or_default();
-            for word in ["/k", "/i", "quiet panic=-1", "128"] {
+            for word in ["/k", "/i", "quiet panic=-1", "96"] {
                 assert!(told.contains(word), "{}: {word} in {told}", monitor.name);
             }
             assert_eq!(words[0], monitor.path);

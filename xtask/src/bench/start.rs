@@ -40,8 +40,7 @@ struct Contender {
 pub fn run(runs: usize, peers: &[Peer], results: &mut Results) -> Result<()> {
     println!("xtask: bench: building");
     let firecrest = cargo::release_program()?;
-    let work = firecrest.with_file_name("bench-start");
-    fs::create_dir_all(&work).map_err(|error| Error::io("create", &work, &error))?;
+    let work = work_directory()?;
     let floor = compile(&work, "floor", &["-O2", "-static", "benches/start/floor.c"])?;
     let guest = tiny_guest(&work)?;
     let floor = vec![floor.to_string_lossy().into_owned()];
@@ -81,8 +80,25 @@ pub fn run(runs: usize, peers: &[Peer], results: &mut Results) -> Result<()> {
 
 /// The guest that ends with its first instructions.
 pub fn tiny_guest(work: &Path) -> Result<PathBuf> {
-    let linked = "-Wl,--build-id=none,-T,benches/start/tiny.ld";
-    compile(work, "tiny.elf", &["-nostdlib", "-static", "-no-pie", linked, "benches/start/tiny.S"])
+    guest(work, "tiny")
+}
+
+/// The guest that says a byte and halts for ever.
+pub fn idle_guest(work: &Path) -> Result<PathBuf> {
+    guest(work, "idle")
+}
+
+fn guest(work: &Path, name: &str) -> Result<PathBuf> {
+    let (linked, source) =
+        ("-Wl,--build-id=none,-T,benches/start/tiny.ld", format!("benches/start/{name}.S"));
+    compile(work, &format!("{name}.elf"), &["-nostdlib", "-static", "-no-pie", linked, &source])
+}
+
+/// Where the programs of these benchmarks are put.
+pub fn work_directory() -> Result<PathBuf> {
+    let work = cargo::target_directory().join("bench-start");
+    fs::create_dir_all(&work).map_err(|error| Error::io("create", &work, &error))?;
+    Ok(work)
 }
 
 fn contender(name: &str, words: Vec<String>, code: i32) -> Contender {
@@ -129,7 +145,8 @@ pub fn compile(work: &Path, name: &str, args: &[&str]) -> Result<PathBuf> {
 
 fn contender_for(monitor: &Monitor, guest: &Path, work: &Path) -> Result<Contender> {
     let kernel = guest.to_string_lossy();
-    let guest = Guest { kernel: &kernel, initrd: None, cmdline: "none", console: false };
+    let guest =
+        Guest { kernel: &kernel, initrd: None, cmdline: "none", console: false, memory_mib: MEMORY_MIB };
     let config = work.join("firecracker.json");
     let mut told = monitor.words(&guest, &config.to_string_lossy());
     if let Some(text) = told.config {

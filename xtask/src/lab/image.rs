@@ -96,6 +96,11 @@ fn run_script(lab: &Lab, program: &str) -> String {
     script
 }
 
+/// A command line for the shell.
+pub fn words(words: &[String]) -> String {
+    words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ")
+}
+
 fn quoted(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
 }

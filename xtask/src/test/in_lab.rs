@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::{LAB_LIMIT, LAB_MEMORY_MIB, Tests, blame, take_in, write_script};
+use super::{LAB_LIMIT, LAB_MEMORY_MIB, Tests, blame, take_in};
 use crate::cache::Scratch;
 use crate::error::{Error, Result};
 use crate::lab::{End, Lab};
@@ -31,15 +31,21 @@ struct Test {
     name: String,
 }
 
-/// Runs all tests, and counts.
-pub fn run(tests: &Tests, args: &[&str], env: &[(&str, PathBuf)], tally: &mut Tally) -> Result<()> {
+/// Runs all tests, and counts. With `icount` the lab has its deterministic clock.
+pub fn run(
+    tests: &Tests,
+    args: &[&str],
+    env: &[(&str, PathBuf)],
+    icount: bool,
+    tally: &mut Tally,
+) -> Result<()> {
     packages::ensure(packages::DEVICE_TESTS)?;
     let list = list(tests)?;
     let (mut left, mut suspects) = ((0..list.len()).collect::<BTreeSet<_>>(), BTreeSet::new());
     for freezes in 0..=MOST_FREEZES {
         println!("xtask: starting the lab for {} tests", left.len());
         let mut current = None;
-        let frozen = in_one_lab(tests, &list, args, env, &mut left, &mut current, tally)?;
+        let frozen = in_one_lab(tests, &list, (args, env, icount), &mut left, &mut current, tally)?;
         if !frozen {
             return Ok(());
         }
@@ -59,8 +65,7 @@ pub fn run(tests: &Tests, args: &[&str], env: &[(&str, PathBuf)], tally: &mut Ta
 fn in_one_lab(
     tests: &Tests,
     list: &[Test],
-    args: &[&str],
-    env: &[(&str, PathBuf)],
+    (args, env, icount): (&[&str], &[(&str, PathBuf)], bool),
     left: &mut BTreeSet<usize>,
     current: &mut Option<usize>,
     tally: &mut Tally,
@@ -70,6 +75,7 @@ fn in_one_lab(
     let mut lab = Lab::new(&script);
     lab.memory_mib = LAB_MEMORY_MIB;
     lab.timeout = LAB_LIMIT;
+    (lab.icount, lab.xsave) = (icount, icount);
     for (name, path) in env {
         let there = lab.bring(path);
         lab.env.push(((*name).to_owned(), there));
@@ -82,7 +88,7 @@ fn in_one_lab(
     for program in &tests.programs {
         lab.bring(&program.path);
     }
-    write_script(&script, &text(list, left, args))?;
+    process::write_script(&script, &text(list, left, args))?;
 
     let failed_before = tally.failed;
     let mut running = lab.start()?;
@@ -114,7 +120,7 @@ fn in_one_lab(
 }
 
 fn text(list: &[Test], left: &BTreeSet<usize>, args: &[&str]) -> String {
-    let mut text = String::from("code=0\n");
+    let mut text = String::from("#!/bin/sh\ncode=0\n");
     for number in left {
         let Test { program, name } = &list[*number];
         let program = program.file_name().unwrap_or_default().to_string_lossy();

@@ -56,6 +56,26 @@ impl Host {
         Ok(host)
     }
 
+    /// Why there is no TAP here, if so.
+    pub fn lacks_tap(&self) -> Option<&str> {
+        self.lacks(Device::Net)
+    }
+
+    /// The network namespace with the TAP.
+    pub fn tap_namespace(&self) -> Option<&str> {
+        self.namespace(Device::Net)
+    }
+
+    /// Removes the socket that a monitor has left.
+    pub fn forget_socket(&self) -> Result<()> {
+        match fs::remove_file(self.socket()) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::io("remove", &self.socket(), &error))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Why a workload with this device cannot run here.
     pub fn lacks(&self, device: Device) -> Option<&str> {
         self.namespace.as_ref().err().filter(|_| device == Device::Net).map(String::as_str)
@@ -80,13 +100,7 @@ impl Host {
 
     /// Makes everything as it has to be before a run.
     pub fn before(&self, workload: &Workload) -> Result<Before> {
-        // What the monitor of the last run has left.
-        match fs::remove_file(self.socket()) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(Error::io("remove", &self.socket(), &error));
-            }
-            _ => {}
-        }
+        self.forget_socket()?;
         self.sunk.store(0, Ordering::Relaxed);
         Ok(Before { frames: if workload.check == Check::Frames { self.frames()? } else { 0 } })
     }

@@ -7,7 +7,7 @@
 //! and bytes that arrive and looks at what was written to the disk.
 
 mod counts;
-mod host;
+pub mod host;
 mod monitor;
 mod report;
 mod table;

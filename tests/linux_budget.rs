@@ -1,0 +1,73 @@
+//! Budgets of SPECIFICATION.md for the boot of a Linux guest: instructions, and exits to user space.
+//!
+//! `cargo xtask test` runs them in the lab with its deterministic clock, wherever Linux guests run otherwise: there a
+//! nanosecond is an instruction of the guest, the monitor or KVM. What is measured, and how, is in
+//! `benches/boot/measure.sh`; `cargo xtask bench boot` measures the same, beside peers.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::cast_possible_truncation,
+    reason = "tests"
+)]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::process::Command;
+
+use support::budget::within;
+use support::guest::file;
+use support::program::program;
+
+/// As in `cargo xtask bench boot`.
+const QUIET: &str = "quiet loglevel=0 8250.nr_uarts=0 reboot=t panic=-1";
+const CONSOLE: &str = "console=ttyS0 reboot=t panic=-1";
+
+/// The last line but those of init's reset that a boot's log has.
+const LAST_LINE: &str = "Run /init as init process";
+
+/// Boots the guest whose PID 1 marks the moment and resets the machine.
+fn boot(mode: &str, cmdline: &str) -> BTreeMap<String, u64> {
+    let firecrest = program();
+    let mut command = Command::new("sh");
+    command.arg(file("FIRECREST_BOOT_MEASURE")).arg(mode).arg(firecrest.get_program());
+    command.args(["run", "--kernel", &file("FIRECREST_GUEST_VMLINUX")]);
+    command.args(["--initrd", &file("FIRECREST_BOOT_INITRD"), "--cmdline", cmdline]);
+    let output = command.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    println!("{cmdline}\n{text}");
+    assert!(!text.contains("boot: error"), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
+    let lines = text.lines().filter_map(|line| line.strip_prefix("boot: ")?.split_once(' '));
+    let seen: BTreeMap<_, _> =
+        lines.filter_map(|(name, value)| Some((name.to_owned(), value.parse().ok()?))).collect();
+    assert_eq!(seen["code"], 16, "the guest has reset itself");
+    seen
+}
+
+#[test]
+fn instructions_to_the_guest_and_to_pid_1() {
+    within("instructions from exec to the first guest instruction", boot("count", QUIET)["entry"]);
+    within("instructions from exec to PID 1", boot("time", QUIET)["init"]);
+}
+
+#[test]
+fn exits_of_a_quiet_boot() {
+    let seen = boot("count", QUIET);
+    assert!(seen["exits"] > 100, "a boot has exits");
+    within("user-space exits to PID 1, quiet", seen["user-exits"]);
+}
+
+#[test]
+fn exits_of_a_boot_with_its_log_on_the_serial_port() {
+    let seen = boot("count", CONSOLE);
+    let log = std::fs::read_to_string("/tmp/boot.out").unwrap();
+    for line in ["Linux version", "Run /init as init process"] {
+        assert!(log.contains(line), "the log has no `{line}`:\n{log}");
+    }
+    let after = log.split(LAST_LINE).nth(1).unwrap();
+    assert!(after.contains("reboot"), "what comes last is not lost:\n{after}");
+    within("user-space exits to PID 1, the whole log on a serial console", seen["user-exits"]);
+}
