@@ -165,7 +165,7 @@ mod tests {
         let mut results = Results::default();
         results.push(Record::of("boot", "to PID 1", "peer", "instructions", &[7e7]).phase("guest"));
         results.push(Record::of("idle", "calls", "firecrest", "1/s", &[0.0]));
-        results.remark("SKIPPED io: no TUN");
+        results.remark("left out: io, no TUN");
         let scratch = Scratch::new("bench-record").unwrap();
         let path = scratch.path().join("results.json");
         Document::new(&results).write(&path).unwrap();
