@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::Jail;
-use seccompiler::sock_filter;
+use crate::compile::tests::lets_through;
 use std::collections::{BTreeMap, BTreeSet};
 
 fn calls(role: Role) -> BTreeSet<&'static str> {
@@ -55,49 +55,6 @@ fn the_specification_names_what_each_role_calls() {
         let row = format!("| {role} | {} | {} |", calls.len(), calls.join(" "));
         assert!(page.contains(&row), "SPECIFICATION.md lacks the row\n{row}");
     }
-}
-
-/// Whether there are arguments with which the kernel, running this program, lets the call through.
-fn lets_through(program: &[sock_filter], number: libc::c_long) -> bool {
-    const NUMBER: u32 = 0;
-    const ARCH: u32 = 4;
-    const THIS_ARCH: u32 = if cfg!(target_arch = "x86_64") { 0xc000_003e } else { 0xc000_00b7 };
-    let number = u32::try_from(number).unwrap();
-    // The place in the program, and what the accumulator holds: `None` for what depends on arguments.
-    let mut paths = vec![(0, None)];
-    while let Some((place, holds)) = paths.pop() {
-        let sock_filter { code, jt, jf, k } = program[place];
-        let code = u32::from(code);
-        let jump = |by: u8| place + 1 + usize::from(by);
-        match code & 0x07 {
-            libc::BPF_LD => paths.push((
-                place + 1,
-                match k {
-                    NUMBER => Some(number),
-                    ARCH => Some(THIS_ARCH),
-                    _ => None,
-                },
-            )),
-            libc::BPF_ALU => paths.push((place + 1, None)),
-            libc::BPF_RET if k == libc::SECCOMP_RET_ALLOW => return true,
-            libc::BPF_RET => {}
-            libc::BPF_JMP if code & 0xf0 == libc::BPF_JA => {
-                paths.push((place + 1 + usize::try_from(k).unwrap(), holds));
-            }
-            libc::BPF_JMP => {
-                let taken = holds.map(|value| match code & 0xf0 {
-                    libc::BPF_JEQ => value == k,
-                    libc::BPF_JGE => value >= k,
-                    libc::BPF_JGT => value > k,
-                    operation => panic!("operation {operation:#x}"),
-                });
-                paths.extend((taken != Some(false)).then(|| (jump(jt), holds)));
-                paths.extend((taken != Some(true)).then(|| (jump(jf), holds)));
-            }
-            class => panic!("class {class}"),
-        }
-    }
-    false
 }
 
 #[test]
