@@ -33,7 +33,15 @@ const SETS: [&str; 5] = ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"];
 #[test]
 fn every_thread_has_no_capability_and_gains_no_privilege() {
     let guest = Guest::new("rights", guests::spin());
-    let child = working(&mut guest.run(&["--lock"]));
+    let start = |options: &[&str]| {
+        let mut command = guest.run(options);
+        if not_root().is_none() {
+            // SAFETY: only system calls, which are safe between fork and exec.
+            unsafe { command.pre_exec(raise_ambient) };
+        }
+        working(&mut command)
+    };
+    let child = start(&["--lock"]);
     let all = threads(child.0.id());
     assert!(all.len() > 3, "{}", all.len());
     for thread in all {
@@ -49,12 +57,29 @@ fn every_thread_has_no_capability_and_gains_no_privilege() {
     stops(child);
     // The same without a lock is another process.
     if not_root().is_none() {
-        let child = working(&mut guest.run(&[]));
+        let child = start(&[]);
         let main = locked::status(format!("/proc/{}/status", child.0.id()));
         assert_eq!(main["NoNewPrivs"], "0");
-        assert!(main["CapEff"] != NONE && main["CapBnd"] != NONE, "{main:?}");
+        assert!(SETS.iter().all(|set| main[*set] != NONE), "{main:?}");
         stops(child);
     }
+}
+
+/// Gives the process a capability that is inheritable and ambient as well.
+fn raise_ambient() -> io::Result<()> {
+    const NET_ADMIN: u32 = 12;
+    // Effective, permitted and inheritable ones below 32, and the same of those above.
+    let (mut header, mut sets) = ([0x2008_0522_u32, 0], [0_u32; 6]);
+    // SAFETY: a header and two times three sets, as the kernel reads and writes them.
+    let raised = unsafe {
+        libc::syscall(libc::SYS_capget, header.as_mut_ptr(), sets.as_mut_ptr()) == 0
+            && {
+                sets[2] |= 1 << NET_ADMIN;
+                libc::syscall(libc::SYS_capset, header.as_mut_ptr(), sets.as_ptr()) == 0
+            }
+            && libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_RAISE, NET_ADMIN, 0, 0) == 0
+    };
+    if raised { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 #[test]
@@ -183,7 +208,15 @@ fn becomes_another_user() {
     }
     let guest = Guest::new("user", guests::spin());
     for options in ["--lock=uid=1234,gid=5678", "--lock=uid=1234,gid=5678,namespaces,pid-namespace"] {
-        let child = working(&mut guest.run(&[options]));
+        let mut command = guest.run(&[options]);
+        // SAFETY: two groups, and a call that is safe between fork and exec.
+        unsafe {
+            command.pre_exec(|| match libc::setgroups(2, [4, 24].as_ptr()) {
+                0 => Ok(()),
+                _ => Err(io::Error::last_os_error()),
+            })
+        };
+        let child = working(&mut command);
         let pid = if options.contains("pid") { locked::child_of(child.0.id()) } else { child.0.id() };
         for thread in threads(pid) {
             assert_eq!(thread["Uid"], "1234\t1234\t1234\t1234");

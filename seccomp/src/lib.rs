@@ -25,6 +25,8 @@
 //! besides; then (and only then) those calls are refused instead of being violations, and the backtrace has no names:
 //! for those, use [`Jail::log`]. A hook of the embedder's that opens or connects would end the process, as would a
 //! `log` implementation: both can hand what they have to another thread.
+//!
+//! All of this binds the VM's threads alone. A process that wants to be bound as a whole has [`lock`] for it.
 
 mod compile;
 mod jail;

@@ -28,6 +28,7 @@
 //!   an error that names the thing and the value.
 //! - Whatever the guest does ends its own run at most, and [`Running::wait`] says how.
 //! - Every thread of a VM has a seccomp filter of its own, and no other thread of the process has one ([`Jail`]).
+//! - The process as a whole keeps its rights, unless it gives them up itself, which [`lock`] is for.
 //! - Events of note go to the `log` facade. Some come from jailed threads: a logger that does more than write to
 //!   what it has open hands its records to a thread of its own (or see [`Jail::off`]).
 

@@ -56,10 +56,8 @@ pub(super) fn empty_bounding_set() -> io::Result<()> {
     Ok(())
 }
 
-/// Effective, permitted, inheritable, ambient.
+/// Effective, permitted, inheritable; and with the latter two, by the kernel's own rule, ambient.
 pub(super) fn drop_all() -> io::Result<()> {
-    const CLEAR: libc::c_ulong = 4; // PR_CAP_AMBIENT_CLEAR_ALL
-    prctl(libc::PR_CAP_AMBIENT, CLEAR, 0)?;
     let (mut header, halves) = (OWN, [Half::default(); 2]);
     // SAFETY: the kernel reads the header and two halves, as of this version.
     check(unsafe { libc::syscall(libc::SYS_capset, &raw mut header, halves.as_ptr()) }).map(drop)
