@@ -480,6 +480,11 @@ fn the_guardian_cannot_be_named_from_inside() {
 }
 
 #[test]
+fn a_guardian_that_is_killed_early_takes_its_child_along() {
+    lock_attempts::succeeds("orphan", false);
+}
+
+#[test]
 fn a_violation_ends_the_guardian_as_it_does_the_child() {
     let output = lock_attempts::attempt("violation", false);
     let said = format!("{}{}", text(&output.stdout), text(&output.stderr));

@@ -181,7 +181,7 @@ fn in_the_background_of_a_terminal_it_waits_for_its_turn() {
         let mut terminal = Terminal::new();
         let run = guest.run(&[lock]);
         let mut shell = Command::new("sh");
-        shell.args(["-c", "set -m; \"$@\" & sleep 0.5; read -r line; fg", "sh"]);
+        shell.args(["-c", "set -m; \"$@\" & read -r line; fg", "sh"]);
         shell.arg(run.get_program()).args(run.get_args());
         let mut shell = Started::new(terminal.of(&mut shell));
         let children = |pid: u32| fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();

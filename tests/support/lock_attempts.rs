@@ -72,6 +72,7 @@ fn try_it(what: &str) {
         "strict" => strict(),
         "pid" => pid_namespace(),
         "violation" => violation(),
+        "orphan" => orphan(),
         "socket" => socket(),
         what => panic!("{what}"),
     }
@@ -313,6 +314,27 @@ fn violation() {
     let filter = Jail::enforce().filter(Role::Console, -1).unwrap();
     drop(spawn("fc-test", |_| Ok(filter), Calling, |_| ()).unwrap().join());
     std::process::exit(1);
+}
+
+/// Who is killed before the lock is applied takes its child along as well.
+fn orphan() {
+    let (mut reader, mut writer) = io::pipe().unwrap();
+    // SAFETY: this process has one thread.
+    let guardian = unsafe { libc::fork() };
+    if guardian == 0 {
+        let _begun = Lock::new().pid_namespace().begin().unwrap();
+        writer.write_all(b"!").unwrap();
+        std::thread::sleep(super::LONG);
+        std::process::exit(1);
+    }
+    drop(writer);
+    reader.read_exact(&mut [0]).unwrap();
+    // SAFETY: takes no pointers; the child has not been waited for.
+    assert_eq!(unsafe { libc::kill(guardian, libc::SIGKILL) }, 0);
+    // The last that holds the other end is gone: soon, or when it has slept.
+    let start = std::time::Instant::now();
+    assert_eq!(reader.read(&mut [0]).unwrap(), 0);
+    assert!(start.elapsed() < super::LONG / 2, "it lived on");
 }
 
 /// A socket that another user cannot remove is told.
