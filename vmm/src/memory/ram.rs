@@ -24,6 +24,10 @@ use super::{HugePages, Memory, PAGE_SIZE};
 /// Parts of a file shorter than this are copied: below it a mapping of its own costs more than it saves.
 const MAP_THRESHOLD: u64 = 64 << 10;
 
+/// A huge page, and an entry of the page tables above the last.
+const HUGE_PAGE: usize = 2 << 20;
+const FILLER: libc::c_int = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+
 /// Bytes copied at a time where a file is copied.
 const COPY_CHUNK: usize = 64 << 10;
 
@@ -229,6 +233,25 @@ fn cannot_shrink(file: &File) -> bool {
     seals >= 0 && seals & libc::F_SEAL_SHRINK != 0
 }
 
+/// Maps `size` bytes, where it can be had at a multiple of 2 MiB.
+///
+/// KVM maps a huge page of the host's as one only if guest and host address lie alike within it. An address cannot be
+/// asked for here, but the kernel puts a mapping right below the last one: something put in first, and removed
+/// after, moves it to where it should be. Should another thread map something in between, the guest has memory as
+/// good, with small pages.
+fn map_aligned(size: usize, flags: libc::c_int) -> Result<MmapRegion, MmapRegionError> {
+    let map = || MmapRegion::build(None, size, libc::PROT_READ | libc::PROT_WRITE, flags);
+    let region = map()?;
+    let excess = region.as_ptr().addr().checked_rem(HUGE_PAGE).unwrap_or(0);
+    let filler = size.checked_next_multiple_of(HUGE_PAGE).and_then(|whole| whole.checked_add(excess));
+    let (true, Some(filler)) = (excess != 0, filler) else { return Ok(region) };
+    drop(region);
+    let filler = MmapRegion::<()>::build(None, filler, libc::PROT_NONE, FILLER);
+    let region = map();
+    drop(filler);
+    region
+}
+
 fn map_region(range: &Range<u64>, huge_pages: HugePages) -> Result<GuestRegionMmap, MemoryError> {
     // `layout` made the range, so that it is neither empty nor backwards.
     let bytes = range.end.wrapping_sub(range.start);
@@ -241,7 +264,7 @@ fn map_region(range: &Range<u64>, huge_pages: HugePages) -> Result<GuestRegionMm
         HugePages::Hugetlb2M => libc::MAP_HUGETLB | libc::MAP_HUGE_2MB,
     };
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | backing;
-    let region = MmapRegion::build(None, size, libc::PROT_READ | libc::PROT_WRITE, flags).map_err(error)?;
+    let region = map_aligned(size, flags).map_err(error)?;
     if huge_pages == HugePages::Transparent {
         // SAFETY: the advice covers exactly the region just mapped and changes none of its bytes.
         let result = unsafe { libc::madvise(region.as_ptr().cast(), size, libc::MADV_HUGEPAGE) };
