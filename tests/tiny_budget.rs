@@ -16,6 +16,7 @@ use std::ffi::{OsStr, OsString};
 use std::io::Read;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use support::budget::within;
 use support::net::{in_a_namespace, tap};
@@ -23,6 +24,9 @@ use support::{Scratch, elf, guests};
 
 /// An odd size, by which the guest's memory is found among the process's mappings.
 const GUEST_MIB: u64 = 97;
+
+/// From the guest's first byte until the monitor has come to rest.
+const SETTLE: Duration = Duration::from_millis(500);
 
 /// A running program, killed when dropped.
 struct Started(Child);
@@ -67,6 +71,7 @@ fn monitor_memory(name: &str, program: &OsStr, devices: &[&str]) -> u64 {
     let mut started = Started(child);
     let mut byte = [0];
     started.0.stdout.as_mut().unwrap().read_exact(&mut byte).unwrap();
+    std::thread::sleep(SETTLE);
 
     let mappings = mappings(started.0.id());
     let is_guest = |mapping: &Mapping| (GUEST_MIB << 10..(GUEST_MIB + 1) << 10).contains(&mapping.size);

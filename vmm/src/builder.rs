@@ -12,13 +12,15 @@ use std::sync::Arc;
 
 use firecrest_boot::{Machine, Plan, Request, layout, plan};
 use firecrest_devices::block::Block;
+use firecrest_devices::ioapic;
 use firecrest_devices::net::Net;
 use firecrest_devices::virtio::Device;
 use firecrest_devices::vsock::Vsock;
 use firecrest_seccomp::Jail;
 use kvm_bindings::{KVM_CAP_SPLIT_IRQCHIP, kvm_enable_cap, kvm_userspace_memory_region};
-use kvm_ioctls::{Kvm, VcpuFd, VmFd};
+use kvm_ioctls::{Cap, Kvm, VcpuFd, VmFd};
 
+use crate::coalesced::Ring;
 use crate::console::{Console, Port};
 use crate::devices::{self, DeviceSet, RegisterAccess};
 use crate::error::BuildError;
@@ -237,14 +239,22 @@ impl Builder {
         let lifecycle = Lifecycle::new(usize::from(vcpus), self.kick_signal)
             .map_err(|source| BuildError::Host { what: "the vCPUs' kicks", source })?;
         let shared = Arc::new(Shared::new(lifecycle, Arc::clone(&serial), usize::from(vcpus)));
-        let vcpus = create_vcpus(&kvm, &fd, vcpus, &plan, self.kick_signal)?;
+        let vcpus: Vec<_> = create_vcpus(&kvm, &fd, vcpus, &plan, self.kick_signal)?.collect();
+        let ring = match vcpus.first() {
+            Some((_, vcpu)) if kvm.check_extension(Cap::CoalescedMmio) => {
+                let (register, size) = ioapic::SELECT;
+                Some(Ring::new(&fd, vcpu, layout::IOAPIC_BASE.saturating_add(register), size)?)
+            }
+            _ => None,
+        };
         mark(Phase::VcpusCreated);
         // Doorbells last: each goes on KVM's I/O bus, and a slot or vCPU made after it would wait.
         let (set, device_threads) = DeviceSet::new(&fd, devices, pages, self.register_access, ram.memory())?;
         let devices = Arc::new(set);
         let routes = Routes(Arc::clone(&fd));
-        let platform = Arc::new(Platform::new(serial, routes, Arc::clone(&devices)));
+        let platform = Arc::new(Platform::new(serial, routes, ring, Arc::clone(&devices)));
         let vcpus = vcpus
+            .into_iter()
             .map(|(index, fd)| {
                 Vcpu::new(index, fd, Arc::clone(&platform), Arc::clone(&shared), timeline.clone())
             })

@@ -33,6 +33,7 @@
 //!   what it has open hands its records to a thread of its own (or see [`Jail::off`]).
 
 mod builder;
+mod coalesced;
 mod console;
 mod devices;
 mod error;

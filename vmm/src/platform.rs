@@ -1,5 +1,6 @@
 //! What a guest finds at its I/O ports and in its MMIO gap, and who answers there.
 
+use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use firecrest_boot::layout;
@@ -7,6 +8,7 @@ use firecrest_devices::ioapic::{self, IoApic};
 use firecrest_devices::power::{self, Register, Request};
 use firecrest_devices::serial;
 
+use crate::coalesced::Ring;
 use crate::console::Port;
 use crate::devices::DeviceSet;
 use crate::exit::{CrashReason, Exit, ResetCause};
@@ -37,7 +39,7 @@ pub(crate) enum Ending {
 /// The devices that every VM has.
 pub(crate) struct Platform {
     serial: Arc<Port>,
-    ioapic: Mutex<IoApic<Routes>>,
+    ioapic: Mutex<(IoApic<Routes>, Option<Ring>)>,
     devices: Arc<DeviceSet>,
 }
 
@@ -62,12 +64,18 @@ fn target(port: u16) -> Target {
 }
 
 impl Platform {
-    pub(crate) fn new(serial: Arc<Port>, routes: Routes, devices: Arc<DeviceSet>) -> Self {
+    /// `ring` is where KVM puts what it may of the writes to the IOAPIC.
+    pub(crate) fn new(
+        serial: Arc<Port>,
+        routes: Routes,
+        ring: Option<Ring>,
+        devices: Arc<DeviceSet>,
+    ) -> Self {
         // Every GSI up to the last device's has a pin.
         let pins = (0..=ioapic::PINS)
             .nth(devices.len().saturating_add(layout::VIRTIO_GSI_FIRST as usize))
             .unwrap_or(ioapic::PINS);
-        Self { serial, ioapic: Mutex::new(IoApic::new(routes, pins)), devices }
+        Self { serial, ioapic: Mutex::new((IoApic::new(routes, pins), ring)), devices }
     }
 
     /// Port output: `data` holds one or more accesses of `size` bytes, all to `port`.
@@ -102,20 +110,42 @@ impl Platform {
             self.devices.write(address, data);
             return None;
         };
-        let result = self.ioapic.lock().unwrap_or_else(PoisonError::into_inner).write(offset, data);
-        result.err().map(|error| Ending::Crash(CrashReason::Routing(error.to_string())))
+        self.ioapic(|apic| apic.write(offset, data))
+            .err()
+            .map(|error| Ending::Crash(CrashReason::Routing(error.to_string())))
     }
 
     /// A read from guest physical address space where there is no memory.
     pub(crate) fn mmio_read(&self, address: u64, data: &mut [u8]) {
         match ioapic_offset(address) {
-            Some(offset) => self.ioapic.lock().unwrap_or_else(PoisonError::into_inner).read(offset, data),
+            Some(offset) => {
+                let read = |apic: &mut IoApic<_>| {
+                    apic.read(offset, data);
+                    Ok(())
+                };
+                // What came before can only have selected a register, which does not fail.
+                let _: io::Result<()> = self.ioapic(read);
+            }
             None => {
                 if !self.devices.read(address, data) {
                     data.fill(NOTHING);
                 }
             }
         }
+    }
+}
+
+impl Platform {
+    /// An access to the IOAPIC, after those that KVM has kept.
+    fn ioapic<T>(&self, access: impl FnOnce(&mut IoApic<Routes>) -> io::Result<T>) -> io::Result<T> {
+        let mut guard = self.ioapic.lock().unwrap_or_else(PoisonError::into_inner);
+        let (apic, ring) = &mut *guard;
+        while let Some(write) = ring.as_mut().and_then(Ring::take) {
+            if let Some(offset) = ioapic_offset(write.address) {
+                apic.write(offset, write.data())?;
+            }
+        }
+        access(apic)
     }
 }
 

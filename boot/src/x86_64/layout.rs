@@ -64,10 +64,11 @@ pub const DEVICE_WINDOW: Range<u64> = MMIO_GAP.start..IOAPIC_BASE;
 
 /// Pins of the IOAPIC at most; GSI *n* is pin *n*. A machine with fewer devices can do with fewer.
 pub const IOAPIC_PINS: u32 = VIRTIO_GSI_FIRST + MAX_VIRTIO_DEVICES;
-/// The serial port's GSI, where a PC has it.
-pub const SERIAL_GSI: u32 = 4;
-/// The first GSI for virtio-mmio devices; those below are a PC's timer, keyboard and serial ports.
-pub const VIRTIO_GSI_FIRST: u32 = 5;
+/// The serial port's GSI. A guest looks at every pin up to the last one in use, several exits for each: none is left out,
+/// for the sake of a PC's timer and keyboard, which are not there.
+pub const SERIAL_GSI: u32 = 0;
+/// The first GSI for virtio-mmio devices.
+pub const VIRTIO_GSI_FIRST: u32 = 1;
 /// The most virtio-mmio devices a machine can have: one GSI each.
 pub const MAX_VIRTIO_DEVICES: u32 = 24;
 

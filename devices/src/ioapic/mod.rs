@@ -1,4 +1,4 @@
-//! The I/O APIC: up to 29 pins, each led to a message that a local APIC understands.
+//! The I/O APIC: up to 25 pins, each led to a message that a local APIC understands.
 //!
 //! Only the redirection table lives here. The pins themselves are elsewhere: whoever implements [`Router`]
 //! keeps, for each pin the guest has unmasked, the message that an edge on it is to send. So an interrupt
@@ -18,9 +18,9 @@
 
 use std::io;
 
-/// The most pins, and so the GSIs 0-28. A guest looks at every pin there is, an exit for each look: a machine
+/// The most pins, and so the GSIs 0-24. A guest looks at every pin there is, an exit for each look: a machine
 /// gets as many as it has devices for.
-pub const PINS: u8 = 29;
+pub const PINS: u8 = 25;
 
 /// Bytes of guest physical address space that the registers take.
 pub const SIZE: u64 = 0x1000;
@@ -58,6 +58,10 @@ const VERSION_VALUE: u32 = 0x11;
 const MASKED: u64 = 1 << 16;
 /// Delivery status and remote IRR: the device's to set. Here both are always clear.
 const READ_ONLY: u64 = 1 << 12 | 1 << 14;
+
+/// Offset and size of the register that says which one the window shows. Writing it does nothing else, so such a write
+/// may come late, if only it comes before the next access of the window.
+pub const SELECT: (u64, u32) = (REGISTER_SELECT, 4);
 
 /// The device.
 pub struct IoApic<R: Router> {

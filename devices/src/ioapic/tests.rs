@@ -49,7 +49,7 @@ fn reset_state() {
 
 #[test]
 fn it_has_as_many_pins_as_it_is_given() {
-    for (given, pins) in [(0, 1u8), (5, 5), (29, 29), (255, 29)] {
+    for (given, pins) in [(0, 1u8), (5, 5), (25, 25), (255, 25)] {
         let mut apic = IoApic::new(Recorder::default(), given);
         assert_eq!(get(&mut apic, 0x01), 0x11 | u32::from(pins - 1) << 16);
         let last = 0x10 + 2 * (pins - 1);

@@ -25,9 +25,9 @@ pub fn run(peers: &[Peer], results: &mut Results) -> Result<()> {
     let firecrest = cargo::release_program()?;
     let work = start::work_directory()?;
     let guest = start::idle_guest(&work)?;
-    let counts_calls = match calls(std::process::id(), &work, Duration::from_millis(10)) {
-        Ok(_) => true,
-        Err(error) => {
+    let counts_calls = match counts_calls(&work) {
+        None => true,
+        Some(error) => {
             results.remark(format!("SKIPPED idle: system calls: perf (Debian's linux-perf): {error}"));
             false
         }
@@ -87,6 +87,18 @@ fn watch(
     Ok(())
 }
 
+/// Why perf does not count system calls here, if so; it is asked to count those of a program that makes some.
+fn counts_calls(work: &Path) -> Option<String> {
+    let file = work.join("idle-perf");
+    let mut perf = Command::new("perf");
+    perf.args(["stat", "-x,", "-e", CALL, "-o"]).arg(&file).args(["--", "true"]);
+    match process::output(&mut perf).and_then(|_| read(&file)) {
+        Ok(Some(count)) if count > 0.0 => None,
+        Ok(_) => Some("it has counted none of a program that makes some".to_owned()),
+        Err(error) => Some(error.to_string()),
+    }
+}
+
 /// System calls a process enters within some time, by perf's count.
 fn calls(pid: u32, work: &Path, time: Duration) -> Result<f64> {
     let file = work.join("idle-perf");
@@ -94,8 +106,19 @@ fn calls(pid: u32, work: &Path, time: Duration) -> Result<f64> {
     perf.args(["stat", "-x,", "-e", CALL, "-p", &pid.to_string(), "-o"]).arg(&file);
     perf.args(["--", "sleep", &time.as_secs_f64().to_string()]);
     process::output(&mut perf)?;
-    let text = std::fs::read_to_string(&file).map_err(|error| Error::io("read", &file, &error))?;
+    // Perf counts nothing where no thread of the process ran at all, and says so.
+    Ok(read(&file)?.unwrap_or(0.0))
+}
+
+/// The count in perf's file; `None` where it says `<not counted>`.
+fn read(file: &Path) -> Result<Option<f64>> {
+    let text = std::fs::read_to_string(file).map_err(|error| Error::io("read", file, &error))?;
     let line = text.lines().find(|line| line.contains(CALL));
-    let count = line.and_then(|line| line.split(',').next()?.parse().ok());
-    count.ok_or_else(|| Error::new(format!("perf has not counted {CALL}")))
+    match line.and_then(|line| line.split(',').next()) {
+        Some("<not counted>") => Ok(None),
+        Some(count) => {
+            count.parse().map(Some).map_err(|_| Error::new(format!("perf says {count} of {CALL}")))
+        }
+        None => Err(Error::new(format!("perf says nothing of {CALL}"))),
+    }
 }

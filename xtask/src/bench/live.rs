@@ -18,6 +18,9 @@ pub const MEMORY_MIB: u32 = 97;
 /// Longer than any monitor takes to its guest's first byte.
 const LIMIT: Duration = Duration::from_secs(20);
 
+/// From the guest's byte until the monitor has come to rest.
+const SETTLE: Duration = Duration::from_millis(200);
+
 /// A monitor whose guest has said its byte, killed when dropped.
 pub struct Live(Child);
 
@@ -72,6 +75,7 @@ impl Live {
         if !says(output, b'!') {
             return Err(Error::new(format!("{}: the guest did not say its byte", monitor.name)));
         }
+        thread::sleep(SETTLE);
         Ok(live)
     }
 
