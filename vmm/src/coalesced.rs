@@ -23,9 +23,8 @@ use crate::kvm::KvmError;
 const PAGE: usize = 4096;
 /// Entries there is room for.
 const ENTRIES: usize = (PAGE - size_of::<Head>()) / size_of::<Entry>();
-/// `ENTRIES`, as the ring's places are counted.
-const PLACES: u32 = 170;
-const _: () = assert!(ENTRIES == PLACES as usize);
+
+const _: () = assert!(ENTRIES == Ring::PLACES as usize);
 
 /// A VM's ring, mapped.
 pub(crate) struct Ring(NonNull<Head>);
@@ -34,6 +33,9 @@ pub(crate) struct Ring(NonNull<Head>);
 unsafe impl Send for Ring {}
 
 impl Ring {
+    /// Entries there is room for, as the ring's places are counted.
+    pub(crate) const PLACES: u32 = 170;
+
     /// Maps the ring of the VM that `vcpu` is one of, and has KVM put writes of `size` bytes to `address` into it.
     pub(crate) fn new(vm: &VmFd, vcpu: &VcpuFd, address: u64, size: u32) -> Result<Self, KvmError> {
         let offset = libc::off_t::from(KVM_COALESCED_MMIO_PAGE_OFFSET).saturating_mul(4096);
@@ -58,14 +60,14 @@ impl Ring {
         let (first, last) = self.places();
         let place = first.load(Ordering::Relaxed);
         // KVM writes an entry, then its place.
-        if place == last.load(Ordering::Acquire) || place >= PLACES {
+        if place == last.load(Ordering::Acquire) || place >= Self::PLACES {
             return None;
         }
         let at = usize::try_from(place).ok()?;
         // SAFETY: the entries follow the head in the page, and `place` is one of them. KVM does not write it again
         // before `first` has moved past it; any bytes are a valid entry.
         let entry = unsafe { self.0.as_ptr().add(1).cast::<Entry>().add(at).read_volatile() };
-        first.store(place.wrapping_add(1).checked_rem(PLACES).unwrap_or(0), Ordering::Release);
+        first.store(place.wrapping_add(1).checked_rem(Self::PLACES).unwrap_or(0), Ordering::Release);
         Some(Write { address: entry.phys_addr, bytes: entry.data, len: entry.len })
     }
 
