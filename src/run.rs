@@ -70,7 +70,8 @@ pub fn run(args: &mut lexopt::Parser) -> Result<u8, Box<dyn Error>> {
     let rescanned = Arc::downgrade(&running);
     let (at_signal, at_escape, terminal) = (running.stop_handle(), running.stop_handle(), raw.clone());
     thread::spawn(move || {
-        while wait_for(&signals) == libc::SIGUSR1 {
+        let mut first = wait_at_first(&signals);
+        while first.take().unwrap_or_else(|| wait_for(&signals)) == libc::SIGUSR1 {
             if let Some(running) = rescanned.upgrade() {
                 running.rescan();
             }
@@ -82,7 +83,6 @@ pub fn run(args: &mut lexopt::Parser) -> Result<u8, Box<dyn Error>> {
     });
     let input = running.console_input();
     thread::spawn(move || terminal::feed(input, escapes, &at_escape));
-    text::give_back();
     let exit = running.wait()?;
     drop((running, raw)); // In this order: the last of the output, then the terminal.
 
@@ -145,6 +145,18 @@ fn block_signals() -> libc::sigset_t {
         libc::pthread_sigmask(libc::SIG_BLOCK, signals.as_ptr(), ptr::null_mut());
         signals.assume_init()
     }
+}
+
+/// Waits for a signal for a moment; where there is none, the start is over, and its code's memory can be had back.
+fn wait_at_first(signals: &libc::sigset_t) -> Option<libc::c_int> {
+    let moment = libc::timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+    // SAFETY: both pointers are to values of ours, and no more is asked for.
+    let signal = unsafe { libc::sigtimedwait(signals, ptr::null_mut(), &raw const moment) };
+    if signal > 0 {
+        return Some(signal);
+    }
+    text::give_back();
+    None
 }
 
 fn wait_for(signals: &libc::sigset_t) -> libc::c_int {
