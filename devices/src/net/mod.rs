@@ -73,8 +73,6 @@ enum Wait {
 #[cfg(test)]
 mod hostile_tests;
 #[cfg(test)]
-mod namespace;
-#[cfg(test)]
 mod tap_tests;
 #[cfg(test)]
 mod tests;

@@ -8,10 +8,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use super::features::{self, GUEST_CSUM, GUEST_TSO4, HOST_TSO4, MQ, MRG_RXBUF};
-use super::namespace::{Interface, VNET_HEADER_LEN, in_namespace};
 use super::tap::{Mode, Tap};
 use super::tests::{RX, TX, counts, give, receive};
 use super::{HEADER_LEN, Net, NetError};
+use crate::testing::namespace::{Interface, VNET_HEADER_LEN, in_namespace};
 use crate::testing::{BUFFERS, Driver, Seg};
 
 const PLAIN: [u8; VNET_HEADER_LEN] = [0; VNET_HEADER_LEN];

@@ -14,6 +14,8 @@
 
 pub mod conformance;
 mod driver;
+#[cfg(test)]
+pub mod namespace;
 mod script;
 
 pub use driver::{BUFFERS, Bench, Driver, RingLayout, Seg, memory};

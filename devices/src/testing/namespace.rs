@@ -17,11 +17,11 @@ use std::time::{Duration, Instant};
 use std::{fs, panic, thread};
 
 /// The header of a frame on a packet socket: without the number of buffers.
-pub(super) const VNET_HEADER_LEN: usize = 10;
+pub const VNET_HEADER_LEN: usize = 10;
 const LONG: Duration = Duration::from_secs(20);
 
 /// Runs `test` in a network namespace of its own, where there are TAP interfaces.
-pub(super) fn in_namespace(name: &str, test: impl FnOnce() + Send) {
+pub fn in_namespace(name: &str, test: impl FnOnce() + Send) {
     if !Path::new("/dev/net/tun").exists() || File::open("/dev/net/tun").is_err() {
         println!("SKIPPED {name}: /dev/net/tun cannot be opened");
         return;
@@ -43,7 +43,7 @@ pub(super) fn in_namespace(name: &str, test: impl FnOnce() + Send) {
 }
 
 /// An interface, from the host's side.
-pub(super) struct Interface {
+pub struct Interface {
     index: u32,
     send: File,
     receive: File,
@@ -52,7 +52,7 @@ pub(super) struct Interface {
 
 impl Interface {
     /// The interface of this name; it is brought up.
-    pub(super) fn up(name: &str) -> Self {
+    pub fn up(name: &str) -> Self {
         let name = std::ffi::CString::new(name).unwrap();
         // SAFETY: a string that ends.
         let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
@@ -67,12 +67,12 @@ impl Interface {
         interface
     }
 
-    pub(super) fn set_up(&self, up: bool) {
+    pub fn set_up(&self, up: bool) {
         let flag = libc::IFF_UP as u32;
         self.change(libc::RTM_NEWLINK, if up { flag } else { 0 }, flag);
     }
 
-    pub(super) fn delete(&self) {
+    pub fn delete(&self) {
         self.change(libc::RTM_DELLINK, 0, 0);
     }
 
@@ -94,13 +94,13 @@ impl Interface {
     }
 
     /// Sends a frame with its header out on the interface, to whoever holds the TAP.
-    pub(super) fn send(&self, header: [u8; VNET_HEADER_LEN], frame: &[u8]) -> io::Result<()> {
+    pub fn send(&self, header: [u8; VNET_HEADER_LEN], frame: &[u8]) -> io::Result<()> {
         let bytes = [&header, frame].concat();
         (&self.send).write(&bytes).map(|len| assert_eq!(len, bytes.len()))
     }
 
     /// The next frame that came in on the interface, with its header.
-    pub(super) fn receive(&self) -> (Vec<u8>, Vec<u8>) {
+    pub fn receive(&self) -> (Vec<u8>, Vec<u8>) {
         let start = Instant::now();
         let mut bytes = vec![0; 1 << 17];
         loop {
