@@ -21,7 +21,7 @@ pub const MAX_BYTES: u64 = 64 << 30;
 /// Guest pages are 4 KiB, whatever the host backs them with.
 pub(crate) const PAGE_SIZE: u64 = 4096;
 
-/// What the host backs guest memory with.
+/// What the host backs guest memory with. Where that is huge pages, the kernel image is copied, not mapped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum HugePages {
@@ -30,8 +30,7 @@ pub enum HugePages {
     HostPolicy,
     /// Anonymous memory, with transparent huge pages asked for (`MADV_HUGEPAGE`).
     Transparent,
-    /// 2 MiB pages of the host's hugetlb pool, reserved when the VM is built. The kernel image is then
-    /// copied, not mapped.
+    /// 2 MiB pages of the host's hugetlb pool, reserved when the VM is built.
     Hugetlb2M,
 }
 

@@ -11,8 +11,7 @@ use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::FileExt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use vm_memory::mmap::MmapRegionError;
 use vm_memory::{
@@ -27,9 +26,6 @@ const MAP_THRESHOLD: u64 = 64 << 10;
 /// A huge page, and an entry of the page tables above the last.
 const HUGE_PAGE: usize = 2 << 20;
 const FILLER: libc::c_int = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-
-/// Bytes copied at a time where a file is copied.
-const COPY_CHUNK: usize = 64 << 10;
 
 /// Why guest memory could not be had or filled.
 #[derive(Debug, thiserror::Error)]
@@ -94,6 +90,9 @@ impl std::fmt::Display for Placed {
 #[derive(Debug)]
 pub(crate) struct Ram {
     memory: Arc<GuestMemoryMmap>,
+    /// The host backs the memory with huge pages: a file mapped into it would leave small ones, each a fault of the
+    /// guest's, where a copy costs about as much as a fifth of those faults.
+    is_huge: OnceLock<bool>,
     huge_pages: HugePages,
     /// Devices touch guest memory.
     has_devices: bool,
@@ -110,7 +109,7 @@ impl Ram {
             huge_pages,
             source: MmapRegionError::Mmap(io::Error::other(error)),
         })?;
-        Ok(Self { memory: Arc::new(memory), huge_pages, has_devices })
+        Ok(Self { memory: Arc::new(memory), is_huge: OnceLock::new(), huge_pages, has_devices })
     }
 
     /// The memory itself, for devices.
@@ -162,12 +161,17 @@ impl Ram {
     /// The guest physical range whose pages can be the file's own.
     fn mappable(&self, offset: u64, guest_addr: u64, len: u64) -> Option<Range<u64>> {
         let same_place_in_page = offset % PAGE_SIZE == guest_addr % PAGE_SIZE;
-        if !same_place_in_page || self.huge_pages == HugePages::Hugetlb2M {
+        if !same_place_in_page {
             return None;
         }
         let start = guest_addr.checked_next_multiple_of(PAGE_SIZE)?;
         let end = guest_addr.checked_add(len)? & !PAGE_SIZE.wrapping_sub(1);
-        (end.checked_sub(start)? >= MAP_THRESHOLD).then_some(start..end)
+        (end.checked_sub(start)? >= MAP_THRESHOLD && !self.is_huge()).then_some(start..end)
+    }
+
+    fn is_huge(&self) -> bool {
+        let asked = self.huge_pages != HugePages::HostPolicy;
+        *self.is_huge.get_or_init(|| asked || transparent_always())
     }
 
     fn map_file(&self, file: &File, offset: u64, guest_addr: u64, len: u64) -> io::Result<()> {
@@ -193,17 +197,31 @@ impl Ram {
     }
 
     fn copy(&self, file: &File, mut offset: u64, mut guest_addr: u64, len: u64) -> io::Result<()> {
-        let mut left = len;
-        let mut buffer = vec![0; COPY_CHUNK.min(usize::try_from(len).unwrap_or(COPY_CHUNK))];
+        let invalid = |_| io::Error::from_raw_os_error(libc::EOVERFLOW);
+        let mut left = usize::try_from(len).map_err(invalid)?;
         while left != 0 {
-            let count = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-            let Some(chunk) = buffer.get_mut(..count) else { break };
-            file.read_exact_at(chunk, offset)?;
-            self.memory.write_slice(chunk, GuestAddress(guest_addr)).map_err(io::Error::other)?;
-            // `count` is at most `left`, and the plan has checked that address and offset plus length fit.
-            left = left.wrapping_sub(count as u64);
-            offset = offset.wrapping_add(count as u64);
-            guest_addr = guest_addr.wrapping_add(count as u64);
+            let slice = self.memory.get_slice(GuestAddress(guest_addr), left).map_err(io::Error::other)?;
+            let guard = slice.ptr_guard_mut();
+            let position = libc::off_t::try_from(offset).map_err(invalid)?;
+            // SAFETY: `slice` says that these bytes lie in a region of ours; no reference into guest memory is ever
+            // made, and the guest does not run yet. The kernel does the copy, and gives an error where it cannot.
+            let count =
+                unsafe { libc::pread(file.as_raw_fd(), guard.as_ptr().cast(), slice.len(), position) };
+            match usize::try_from(count) {
+                Err(_) => {
+                    let error = io::Error::last_os_error();
+                    if error.kind() != io::ErrorKind::Interrupted {
+                        return Err(error);
+                    }
+                }
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(count) => {
+                    // `count` is at most `left`, and the plan has checked that address and offset plus length fit.
+                    left = left.wrapping_sub(count);
+                    offset = offset.wrapping_add(count as u64);
+                    guest_addr = guest_addr.wrapping_add(count as u64);
+                }
+            }
         }
         Ok(())
     }
@@ -224,6 +242,12 @@ impl Ram {
         bytes.truncate(usize::try_from(count).unwrap_or(0));
         bytes
     }
+}
+
+/// Whether the host gives transparent huge pages to whoever has not asked for them.
+fn transparent_always() -> bool {
+    std::fs::read("/sys/kernel/mm/transparent_hugepage/enabled")
+        .is_ok_and(|policy| policy.starts_with(b"[always]"))
 }
 
 /// Whether the file is memory sealed against becoming shorter.
