@@ -18,7 +18,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use support::budget::within;
+use support::budget::{number, within};
 use support::net::{in_a_namespace, tap};
 use support::{Scratch, elf, guests};
 
@@ -94,6 +94,13 @@ fn release(test: &str) -> Option<OsString> {
         println!("SKIPPED {test}: FIRECREST_BIN does not name the release program");
     }
     program
+}
+
+#[test]
+fn budgets_are_read_from_the_table() {
+    assert_eq!(number("12,000 lines"), Some(12_000));
+    assert_eq!(number("0"), Some(0));
+    assert_eq!(number("none"), None);
 }
 
 #[test]

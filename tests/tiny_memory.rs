@@ -13,6 +13,7 @@ mod support;
 use std::fs;
 
 use firecrest_vmm::{Console, Exit, HugePages, Kernel, Memory, Vm};
+use support::process::huge_pages_unasked;
 use support::{Recorder, Scratch, alone, elf, guests, run, tiny, wait};
 
 /// The part of /proc/self/smaps about the first mapping that `wanted` (its header and details) is true of.
@@ -89,23 +90,46 @@ fn an_empty_hugetlb_pool_is_an_error_that_says_so() {
     assert!(error.contains("cannot map") && error.contains("Hugetlb2M"), "{error}");
 }
 
-/// A kernel large enough to be worth it is mapped from its file, not copied; the guest runs from there.
+/// A kernel large enough to be worth it is mapped from its file, not copied; the guest runs from there. Among huge pages
+/// it is copied.
 #[test]
-fn a_large_kernel_is_mapped() {
+fn a_large_kernel_is_mapped_where_pages_are_small() {
     let _alone = alone();
     let mut code = guests::power_off().to_vec();
     code.resize(1 << 20, 0x90);
     let file = Scratch::file("large", &elf::kernel(&code));
-    let vm = Vm::builder().memory_mib(64).kernel(Kernel::open(file.as_ref()).unwrap()).build().unwrap();
     let name = file.as_ref().to_str().unwrap().to_owned();
-    let mapped = mapping(|text| text.lines().next().unwrap().ends_with(&name)).expect("the file is mapped");
-    assert_eq!(kib(&mapped, "Size:"), 1 << 10, "all of it: {mapped}");
-    assert!(
-        mapped.lines().next().unwrap().contains(" rw-p "),
-        "privately, and not executable by us: {mapped}"
-    );
-    let running = vm.start().unwrap();
-    assert_eq!(wait(&running).unwrap(), Exit::PowerOff);
-    drop(running);
-    assert!(mapping(|text| text.lines().next().unwrap().ends_with(&name)).is_none(), "it is unmapped");
+    let mapped = || mapping(|text| text.lines().next().unwrap().ends_with(&name));
+    for huge_pages in [HugePages::HostPolicy, HugePages::Transparent] {
+        let memory = Memory::mib(64).huge_pages(huge_pages);
+        let builder = Vm::builder().memory(memory).kernel(Kernel::open(file.as_ref()).unwrap());
+        let vm = builder.build().unwrap();
+        if huge_pages == HugePages::HostPolicy && !huge_pages_unasked() {
+            let mapped = mapped().expect("the file is mapped");
+            assert_eq!(kib(&mapped, "Size:"), 1 << 10, "all of it: {mapped}");
+            assert!(
+                mapped.lines().next().unwrap().contains(" rw-p "),
+                "privately, and not executable by us: {mapped}"
+            );
+        } else {
+            assert_eq!(mapped(), None, "{huge_pages:?}");
+        }
+        let running = vm.start().unwrap();
+        assert_eq!(wait(&running).unwrap(), Exit::PowerOff);
+        drop(running);
+        assert_eq!(mapped(), None, "it is unmapped");
+    }
+}
+
+/// KVM can map huge pages only where guest and host addresses lie alike.
+#[test]
+fn guest_memory_lies_where_huge_pages_fit() {
+    let _alone = alone();
+    for mib in [16, 33, 97] {
+        let vm = tiny(guests::power_off()).memory(Memory::mib(mib)).build().unwrap();
+        let guest = mapping(|text| kib(text, "Size:") == mib << 10).expect("a mapping of the guest's size");
+        let start = u64::from_str_radix(guest.split('-').next().unwrap(), 16).unwrap();
+        assert_eq!(start % (2 << 20), 0, "{guest}");
+        drop(vm);
+    }
 }

@@ -47,6 +47,12 @@ pub fn signals(field: &str) -> u64 {
     u64::from_str_radix(&status(field), 16).unwrap()
 }
 
+/// Whether the host backs memory with huge pages though nobody asks for them: kernels are copied then, not mapped.
+pub fn huge_pages_unasked() -> bool {
+    let policy = fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled");
+    policy.is_ok_and(|policy| policy.starts_with("[always]"))
+}
+
 /// What a machine must give back: file descriptors and threads.
 ///
 /// Of the threads, those that belong to a machine by their names, and those without a name of their own, which have that
