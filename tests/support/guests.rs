@@ -407,11 +407,11 @@ guest! {
 }
 
 guest! {
-    /// Entered through PVH: leads pin 5 of the IOAPIC to vector 0x30, and powers off.
+    /// Entered through PVH: leads pin 1 of the IOAPIC, a device's, to vector 0x30, and powers off.
     ioapic_route,
     ".code32"
     "mov $0xfec00000, %ebx"
-    "movl $0x1a, (%ebx)"
+    "movl $0x12, (%ebx)"
     "movl $0x30, 0x10(%ebx)"
     "mov $0x600, %dx"
     "mov $0x34, %al"

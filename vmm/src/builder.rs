@@ -313,7 +313,8 @@ fn create_vm(
     }
     map_more(&vm, slots.next().unwrap_or(u32::MAX))?;
     let mut split = kvm_enable_cap { cap: KVM_CAP_SPLIT_IRQCHIP, ..Default::default() };
-    split.args = [u64::from(layout::IOAPIC_PINS), 0, 0, 0];
+    let gsis = layout::IOAPIC_GSI_BASE.saturating_add(layout::IOAPIC_PINS);
+    split.args = [u64::from(gsis), 0, 0, 0];
     vm.enable_cap(&split).map_err(KvmError::operation("KVM_CAP_SPLIT_IRQCHIP"))?;
     Ok(vm)
 }

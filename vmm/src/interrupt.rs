@@ -1,11 +1,12 @@
 //! Interrupts between devices and KVM: lines (irqfds) and where they lead (GSI routes).
 //!
-//! GSI n is pin n of the IOAPIC. A line is registered with KVM once; what an edge on it does is decided by
+//! The GSIs are the pins of the IOAPIC, counted from its base. A line is registered with KVM once; what an edge on it does is decided by
 //! the route, which follows the IOAPIC's redirection table.
 
 use std::io;
 use std::sync::Arc;
 
+use firecrest_boot::layout;
 use firecrest_devices::Interrupt;
 use firecrest_devices::ioapic::{Message, Router};
 use kvm_bindings::{KVM_IRQ_ROUTING_MSI, KvmIrqRouting, kvm_irq_routing_entry};
@@ -50,8 +51,8 @@ impl Router for Routes {
 }
 
 fn entry(pin: u8, message: Message) -> kvm_irq_routing_entry {
-    let mut entry =
-        kvm_irq_routing_entry { gsi: u32::from(pin), type_: KVM_IRQ_ROUTING_MSI, ..Default::default() };
+    let gsi = layout::IOAPIC_GSI_BASE.saturating_add(pin.into());
+    let mut entry = kvm_irq_routing_entry { gsi, type_: KVM_IRQ_ROUTING_MSI, ..Default::default() };
     entry.u.msi.address_lo = message.address;
     entry.u.msi.data = message.data;
     entry

@@ -71,10 +71,8 @@ impl Platform {
         ring: Option<Ring>,
         devices: Arc<DeviceSet>,
     ) -> Self {
-        // Every GSI up to the last device's has a pin.
-        let pins = (0..=ioapic::PINS)
-            .nth(devices.len().saturating_add(layout::VIRTIO_GSI_FIRST as usize))
-            .unwrap_or(ioapic::PINS);
+        // The serial port has the first pin.
+        let pins = (1..=ioapic::PINS).nth(devices.len()).unwrap_or(ioapic::PINS);
         Self { serial, ioapic: Mutex::new((IoApic::new(routes, pins), ring)), devices }
     }
 

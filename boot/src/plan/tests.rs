@@ -173,12 +173,12 @@ fn devices_have_a_place_and_an_interrupt_each() {
     for gsi in [0, 4, 29, u32::MAX] {
         assert_eq!(
             refusal(&[(0xd000_0000, 0x1000, gsi)]),
-            format!("device at 0xd0000000 has GSI {gsi}, which is taken or not between 1 and 24")
+            format!("device at 0xd0000000 has GSI {gsi}, which is taken or not between 5 and 28")
         );
     }
     assert_eq!(
         refusal(&[(0xd000_0000, 0x1000, 5), (0xd000_1000, 0x1000, 5)]),
-        "device at 0xd0001000 has GSI 5, which is taken or not between 1 and 24"
+        "device at 0xd0001000 has GSI 5, which is taken or not between 5 and 28"
     );
     assert_eq!(
         refusal(&[(0xd000_1000, 0x1000, 5), (0xd000_0000, 0x2000, 6)]),

@@ -62,13 +62,15 @@ pub const VIRTIO_MMIO_SIZE: u64 = 0x1000;
 /// Where devices may have registers.
 pub const DEVICE_WINDOW: Range<u64> = MMIO_GAP.start..IOAPIC_BASE;
 
-/// Pins of the IOAPIC at most; GSI *n* is pin *n*. A machine with fewer devices can do with fewer.
-pub const IOAPIC_PINS: u32 = VIRTIO_GSI_FIRST + MAX_VIRTIO_DEVICES;
-/// The serial port's GSI. A guest looks at every pin up to the last one in use, several exits for each: none is left out,
-/// for the sake of a PC's timer and keyboard, which are not there.
-pub const SERIAL_GSI: u32 = 0;
+/// The GSI of the IOAPIC's first pin. A guest looks at every pin there is, several exits for each: so none is there for
+/// a PC's timer, keyboard and further serial port. (And to Linux, GSIs 0 and 2 are none that a device could have.)
+pub const IOAPIC_GSI_BASE: u32 = SERIAL_GSI;
+/// Pins of the IOAPIC at most: the serial port's, and one for each device. A machine with fewer devices can do with fewer.
+pub const IOAPIC_PINS: u32 = 1 + MAX_VIRTIO_DEVICES;
+/// The serial port's GSI, where a PC has it.
+pub const SERIAL_GSI: u32 = 4;
 /// The first GSI for virtio-mmio devices.
-pub const VIRTIO_GSI_FIRST: u32 = 1;
+pub const VIRTIO_GSI_FIRST: u32 = 5;
 /// The most virtio-mmio devices a machine can have: one GSI each.
 pub const MAX_VIRTIO_DEVICES: u32 = 24;
 

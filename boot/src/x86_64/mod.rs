@@ -24,8 +24,8 @@ use crate::memory::Memory;
 use crate::plan::Entry;
 use crate::{Blob, CpuState, Machine, MmioDevice, PlanError, Protocol, Segment};
 use layout::{
-    CMDLINE, CMDLINE_MAX, CMDLINE_REGION, DEVICE_WINDOW, GDT, IDENTITY_MAP_END, IOAPIC_PINS, MAX_VCPUS,
-    MMIO_GAP, PAGE_TABLES, PVH_START_INFO, VIRTIO_GSI_FIRST, ZERO_PAGE,
+    CMDLINE, CMDLINE_MAX, CMDLINE_REGION, DEVICE_WINDOW, GDT, IDENTITY_MAP_END, IOAPIC_GSI_BASE, IOAPIC_PINS,
+    MAX_VCPUS, MMIO_GAP, PAGE_TABLES, PVH_START_INFO, VIRTIO_GSI_FIRST, ZERO_PAGE,
 };
 
 /// Refuses vCPUs and devices that the tables could not describe.
@@ -43,8 +43,9 @@ pub(crate) fn check_machine(machine: &Machine<'_>) -> Result<(), PlanError> {
             let Range { start, end } = DEVICE_WINDOW;
             return Err(PlanError::DevicePlace { base, size, start, end });
         };
-        if !(VIRTIO_GSI_FIRST..IOAPIC_PINS).contains(&gsi) || earlier.iter().any(|other| other.gsi == gsi) {
-            let (first, last) = (VIRTIO_GSI_FIRST, IOAPIC_PINS.saturating_sub(1));
+        let last = IOAPIC_GSI_BASE.saturating_add(IOAPIC_PINS).saturating_sub(1);
+        if !(VIRTIO_GSI_FIRST..=last).contains(&gsi) || earlier.iter().any(|other| other.gsi == gsi) {
+            let first = VIRTIO_GSI_FIRST;
             return Err(PlanError::DeviceGsi { base, gsi, first, last });
         }
         if let Some(other) =

@@ -18,7 +18,7 @@
 
 use std::io;
 
-/// The most pins, and so the GSIs 0-24. A guest looks at every pin there is, an exit for each look: a machine
+/// The most pins. A guest looks at every pin there is, an exit for each look: a machine
 /// gets as many as it has devices for.
 pub const PINS: u8 = 25;
 

@@ -19,7 +19,7 @@ pub const MEMORY_MIB: u32 = 97;
 const LIMIT: Duration = Duration::from_secs(20);
 
 /// From the guest's byte until the monitor has come to rest.
-const SETTLE: Duration = Duration::from_millis(200);
+const SETTLE: Duration = Duration::from_millis(500);
 
 /// A monitor whose guest has said its byte, killed when dropped.
 pub struct Live(Child);

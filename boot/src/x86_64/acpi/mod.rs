@@ -4,7 +4,7 @@
 //! region below 1 MiB, the RSDP first, as section 5.2.5.1 has it for machines without UEFI:
 //!
 //! - RSDP (5.2.5.3) -> XSDT (5.2.8) -> FADT (5.2.9) and MADT (5.2.12); FADT -> DSDT (5.2.11.1).
-//! - The MADT numbers vCPUs from 0, gives each an enabled local APIC, and one IOAPIC whose pins are the GSIs.
+//! - The MADT numbers vCPUs from 0, gives each an enabled local APIC, and one IOAPIC whose pins are the GSIs from 4 on.
 //! - The DSDT ([`dsdt`]) has the devices. It has no processor objects: Linux needs none to start the CPUs.
 
 mod dsdt;
@@ -21,8 +21,8 @@ use acpi_tables::sdt::Sdt;
 use acpi_tables::xsdt::XSDT;
 
 use super::layout::{
-    ACPI_REGION, ACPI_RESET_VALUE, IOAPIC_BASE, LAPIC_BASE, PORT_ACPI_RESET, PORT_ACPI_SLEEP_CONTROL,
-    PORT_ACPI_SLEEP_STATUS, RSDP,
+    ACPI_REGION, ACPI_RESET_VALUE, IOAPIC_BASE, IOAPIC_GSI_BASE, LAPIC_BASE, PORT_ACPI_RESET,
+    PORT_ACPI_SLEEP_CONTROL, PORT_ACPI_SLEEP_STATUS, RSDP,
 };
 use crate::{Machine, PlanError};
 
@@ -103,7 +103,6 @@ fn port(port: u16) -> GAS {
 fn madt(vcpus: u8) -> Sdt {
     const REVISION: u8 = 6;
     const NO_PIC: u32 = 0; // flags: PCAT_COMPAT clear
-    const GSI_BASE: u32 = 0;
     // Section 5.2.12.7: type, length, all processors, flags (two bytes: as the bus has it), LINT number.
     const NMI_ON_LINT1: [u8; 6] = [4, 6, 0xff, 0, 0, 1];
 
@@ -113,7 +112,7 @@ fn madt(vcpus: u8) -> Sdt {
     for id in 0..vcpus {
         ProcessorLocalApic::new(id, id, EnabledStatus::Enabled).to_aml_bytes(&mut body);
     }
-    IoApic::new(0, low_half(IOAPIC_BASE), GSI_BASE).to_aml_bytes(&mut body);
+    IoApic::new(0, low_half(IOAPIC_BASE), IOAPIC_GSI_BASE).to_aml_bytes(&mut body);
     body.extend_from_slice(&NMI_ON_LINT1);
 
     let mut table = Sdt::new(*b"APIC", HEADER_LEN, REVISION, OEM, OEM_TABLE, OEM_REVISION);
