@@ -93,7 +93,7 @@ fn the_madt_has_every_vcpu_and_one_ioapic() {
         for (id, cpu) in (0..).zip(cpus.chunks(8)) {
             assert_eq!(cpu, [0, 8, id, id, 1, 0, 0, 0]);
         }
-        assert_eq!(rest[..12], [1, 12, 0, 0, 0, 0, 0xc0, 0xfe, 0, 0, 0, 0]);
+        assert_eq!(rest[..12], [1, 12, 0, 0, 0, 0, 0xc0, 0xfe, 4, 0, 0, 0]);
         assert_eq!(rest[12..], [4, 6, 0xff, 0, 0, 1]);
     }
 }
