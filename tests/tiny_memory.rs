@@ -120,17 +120,3 @@ fn a_large_kernel_is_mapped_where_pages_are_small() {
         assert_eq!(mapped(), None, "it is unmapped");
     }
 }
-
-/// KVM can map huge pages only where guest and host addresses lie alike. (Odd sizes: a mapping that ends where another
-/// begins is shown as one with it.)
-#[test]
-fn guest_memory_lies_where_huge_pages_fit() {
-    let _alone = alone();
-    for mib in [33, 97] {
-        let vm = tiny(guests::power_off()).memory(Memory::mib(mib)).build().unwrap();
-        let guest = mapping(|text| kib(text, "Size:") == mib << 10).expect("a mapping of the guest's size");
-        let start = u64::from_str_radix(guest.split('-').next().unwrap(), 16).unwrap();
-        assert_eq!(start % (2 << 20), 0, "{guest}");
-        drop(vm);
-    }
-}
