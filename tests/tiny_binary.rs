@@ -236,7 +236,8 @@ fn jails(started: &Started) -> Vec<(String, String)> {
     };
     std::fs::read_dir(format!("/proc/{}/task", started.0.id()))
         .unwrap()
-        .map(|task| std::fs::read_to_string(task.unwrap().path().join("status")).unwrap())
+        // The program's own threads may end meanwhile.
+        .filter_map(|task| std::fs::read_to_string(task.unwrap().path().join("status")).ok())
         .map(|status| (field(&status, "Name:"), field(&status, "Seccomp:")))
         .filter(|(name, _)| name.starts_with("fc-"))
         .collect()
