@@ -337,7 +337,7 @@ fn every_rule_of_a_vcpu_and_of_the_console_is_needed() {
         let rules = role.rules().enumerate();
         for (place, rule) in rules.filter(|(_, rule)| !OF_ANY_THREAD.contains(&rule.call.name)) {
             let workload = match (rule.call.name, rule.why) {
-                ("ioctl", why) if why.contains("pin") => "route",
+                ("ioctl", why) if why.contains("IOAPIC") => "route",
                 ("preadv2", _) if role == Role::Console => "echo",
                 ("ioctl" | "preadv2" | "epoll_wait", _) => "pause",
                 (call, _) => panic!("{role}: {call} has no workload"),

@@ -130,6 +130,11 @@ const VCPU: &[Rule] = &[
         &[Arg::is(1, KVM_SET_GSI_ROUTING)],
         "the guest's driver has changed a pin of the IOAPIC",
     ),
+    Rule::new(
+        call!(SYS_ioctl),
+        &[Arg::is(1, KVM_REGISTER_COALESCED_MMIO)],
+        "the guest looks at the IOAPIC for the first time: KVM keeps what only selects a register",
+    ),
     #[cfg(not(target_env = "musl"))]
     Rule::new(call!(SYS_preadv2), &[Arg::is_the(0, Value::Kicks)], "takes a kick, and reads nothing else"),
     #[cfg(target_env = "musl")]
@@ -139,6 +144,7 @@ const VCPU: &[Rule] = &[
 const KVM_RUN: u32 = 0xae80;
 const KVM_KVMCLOCK_CTRL: u32 = 0xaead;
 const KVM_SET_GSI_ROUTING: u32 = 0x4008_ae6a;
+const KVM_REGISTER_COALESCED_MMIO: u32 = 0x4010_ae67;
 
 /// A device's loop.
 const WAITS: &[Rule] = &[

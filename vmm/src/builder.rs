@@ -240,10 +240,8 @@ impl Builder {
             .map_err(|source| BuildError::Host { what: "the vCPUs' kicks", source })?;
         let shared = Arc::new(Shared::new(lifecycle, Arc::clone(&serial), usize::from(vcpus)));
         let vcpus: Vec<_> = create_vcpus(&kvm, &fd, vcpus, &plan, self.kick_signal)?.collect();
-        // A VM that has anything on KVM's I/O bus ends ten milliseconds later, on some hosts: only where doorbells are there
-        // anyway.
         let ring = match vcpus.first() {
-            Some((_, vcpu)) if count != 0 && kvm.check_extension(Cap::CoalescedMmio) => {
+            Some((_, vcpu)) if kvm.check_extension(Cap::CoalescedMmio) => {
                 let (register, size) = ioapic::SELECT;
                 Some(Ring::new(&fd, vcpu, layout::IOAPIC_BASE.saturating_add(register), size)?)
             }

@@ -138,6 +138,9 @@ impl Platform {
     fn ioapic<T>(&self, access: impl FnOnce(&mut IoApic<Routes>) -> io::Result<T>) -> io::Result<T> {
         let mut guard = self.ioapic.lock().unwrap_or_else(PoisonError::into_inner);
         let (apic, ring) = &mut *guard;
+        if let Some(ring) = ring {
+            ring.begin();
+        }
         // What this vCPU wrote before is among as many as there is room for; another may go on writing for ever.
         for _ in 0..Ring::PLACES {
             let Some(write) = ring.as_mut().and_then(Ring::take) else { break };
