@@ -184,7 +184,7 @@ fn namespaces_are_its_own_and_the_root_is_empty() {
         assert!(expected.iter().all(|kind| differ.contains(kind)), "{options}: {differ:?}");
         assert!(by_nobody || differ == expected, "{options}: {differ:?}");
         if options.contains("namespaces") {
-            let root: Vec<_> = fs::read_dir(format!("/proc/{pid}/root/")).unwrap().collect();
+            let root: Vec<_> = fs::read_dir(format!("/proc/{pid}/root")).unwrap().collect();
             assert!(root.is_empty(), "{options}: {root:?}");
             let at = |name| fs::read_link(format!("/proc/{pid}/{name}")).unwrap();
             assert_eq!(at("cwd"), at("root"));
