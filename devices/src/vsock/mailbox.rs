@@ -5,7 +5,6 @@ use std::io;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
 
 use vmm_sys_util::eventfd::EventFd;
 
@@ -31,8 +30,6 @@ pub(super) enum Order {
 pub(super) struct Call {
     pub key: Key,
     pub serial: u64,
-    /// Until when the worker tries, where it has tried already.
-    pub until: Option<Instant>,
 }
 
 /// What the broker hands to the worker. All sockets are non-blocking.

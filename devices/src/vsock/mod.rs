@@ -39,6 +39,7 @@
 
 mod backlog;
 mod broker;
+mod calls;
 mod connection;
 mod dial;
 mod line;
@@ -47,7 +48,6 @@ mod lobby;
 mod mailbox;
 mod packet;
 mod receive;
-mod redial;
 mod socket;
 mod spec;
 mod table;

@@ -17,12 +17,12 @@ use event_manager::EventSet;
 use log::Level;
 use vmm_sys_util::eventfd::EventFd;
 
+use super::calls::Calls;
 use super::connection::{Connection, End};
 use super::lobby::Lobby;
 use super::mailbox::{Call, Delivery, Mailbox, Order, SEATS, Seat};
 use super::packet::Header;
 use super::receive::BURST;
-use super::redial::Redials;
 use super::socket::Socket;
 use super::spec::Timeouts;
 use super::table::{Link, Table};
@@ -65,13 +65,11 @@ pub(super) struct Streams {
     orders: Arc<Mailbox<Order>>,
     deliveries: Arc<Mailbox<Delivery>>,
     lobby: Lobby,
-    redials: Redials,
+    calls: Calls,
     /// When to have the broker accept again, where it does not.
     accepts_at: Option<Instant>,
     /// Connections of smaller serial numbers were there before the last reset.
     first_serial: u64,
-    /// Calls that the broker has been ordered to make, or will be again, and that have had no result yet.
-    dialing: usize,
     connections: usize,
     /// Written to be called again, after others have had their turn.
     again: EventFd,
@@ -108,10 +106,9 @@ impl Streams {
             orders,
             deliveries,
             lobby: Lobby::new(FIRST_CLIENT, timeouts.line),
-            redials: Redials::default(),
+            calls: Calls::new(timeouts.dial),
             accepts_at: None,
             first_serial: 0,
-            dialing: 0,
             connections,
             again: eventfd()?,
             looks_at: None,
@@ -147,14 +144,16 @@ impl Streams {
 
     /// The guest asks for a connection that there is not.
     pub fn ask_for(&mut self, request: &Header) -> bool {
-        if self.dialing >= self.connections {
+        if self.calls.len() >= self.connections {
             return false;
         }
         let slot = self.table.add(None, |serial, window| Connection::dialing(request, serial, window));
         let Some(link) = slot.and_then(|slot| self.table.get(slot)) else { return false };
         let Connection { key, serial, .. } = link.connection;
-        self.orders.put(Order::Dial(Call { key, serial, until: None }));
-        self.dialing = self.dialing.saturating_add(1);
+        let call = Call { key, serial };
+        if self.calls.add(call) {
+            self.orders.put(Order::Dial(call));
+        }
         true
     }
 
@@ -205,22 +204,19 @@ impl Streams {
 
     /// The broker has made a call.
     fn dialed(&mut self, call: Call, socket: io::Result<Socket>, events: &mut Events<'_, '_>) {
-        let mut result = Some(socket);
-        if matches!(&result, Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock) {
-            let kept = self.redials.keep(call, self.clock.now(), self.timeouts.dial);
-            result = result.filter(|_| kept.is_some());
-        } else if let Some(next) = self.redials.next_for(call.key.host_port) {
+        if matches!(&socket, Err(error) if error.kind() == io::ErrorKind::WouldBlock) {
+            if !self.calls.failed(&call, self.clock.now()) {
+                return;
+            }
+        } else if let Some(next) = self.calls.done(&call) {
             self.orders.put(Order::Dial(next));
         }
-        if let Some(result) = result {
-            self.called(call, result, events);
-        }
+        self.called(call, socket, events);
     }
 
     /// A call has had its result.
     fn called(&mut self, call: Call, socket: io::Result<Socket>, events: &mut Events<'_, '_>) {
-        self.dialing = self.dialing.saturating_sub(1);
-        let Call { key, serial, .. } = call;
+        let Call { key, serial } = call;
         let Some(slot) = self.table.find(key) else { return };
         let Some(link) = self.table.get(slot) else { return };
         // The guest may have given up meanwhile, and have begun anew.
@@ -242,7 +238,7 @@ impl Streams {
 
     /// Tries again whoever had no room.
     fn dial_again(&mut self, now: Instant, events: &mut Events<'_, '_>) {
-        let (again, over) = self.redials.round(now);
+        let (again, over) = self.calls.round(now);
         for call in again {
             self.orders.put(Order::Dial(call));
         }
@@ -416,9 +412,8 @@ impl Card for Streams {
         (self.looks_at, self.accepts_at) = (None, None);
         self.drop_all(events);
         self.lobby.clear(events);
-        self.redials.clear();
+        self.calls.clear();
         self.first_serial = self.table.next_serial();
-        self.dialing = 0;
     }
 
     fn kicked(&mut self, index: u16, events: &mut Events<'_, '_>) -> Result<(), Broken> {
@@ -440,7 +435,7 @@ impl Card for Streams {
     }
 
     fn patience(&self) -> Option<Duration> {
-        let times = [self.looks_at, self.lobby.looks_at(), self.redials.at(), self.accepts_at];
+        let times = [self.looks_at, self.lobby.looks_at(), self.calls.at(), self.accepts_at];
         let next = times.into_iter().flatten().min()?;
         Some(next.saturating_duration_since(self.clock.now()))
     }
@@ -454,7 +449,7 @@ impl Card for Streams {
         if is_over(self.lobby.looks_at()) {
             self.lobby.look(now, events);
         }
-        if is_over(self.redials.at()) {
+        if is_over(self.calls.at()) {
             self.dial_again(now, events);
         }
         if is_over(self.accepts_at) {
