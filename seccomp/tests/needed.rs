@@ -61,7 +61,12 @@ fn workload(rule: &Rule, filter: &Filter) {
         // While the thread waits, the process changes its user.
         ("getpid" | "rt_sigreturn", _) => {
             let (tx, rx) = mpsc::channel();
-            let thread = run(filter, move || rx.recv().unwrap());
+            let (jailed, is_jailed) = mpsc::channel();
+            let thread = run(filter, move || {
+                jailed.send(()).unwrap();
+                rx.recv().unwrap();
+            });
+            is_jailed.recv().unwrap();
             change_user();
             tx.send(()).unwrap();
             return thread.join().unwrap();
