@@ -10,7 +10,7 @@ use crate::jail::{Filter, JailError};
 /// Stack of each thread in bytes. Address space only: a page of it costs memory when it is first touched.
 const STACK_BYTES: usize = 256 * 1024;
 
-/// What most threads have at hand of their heaps in bytes: more than the allocator likes to keep, so that it settles
+/// What every thread has at hand of its heap in bytes: more than the allocator likes to keep, so that it settles
 /// how to give back (see `settle_allocator`).
 const HEAP_LEAST: usize = 200 << 10;
 
@@ -34,9 +34,10 @@ pub trait Work: Send + 'static {
     fn prepare(&mut self) {}
 
     /// How many bytes of its heap the thread is to have at hand: what the work allocates beyond, and for each of its
-    /// allocations a page at least, is mapped by a call of its own. They cost address space until they are used.
+    /// allocations a page at least, is mapped by a call of its own. They cost address space until they are used. What
+    /// any thread gets does for most.
     fn heap(&mut self) -> usize {
-        HEAP_LEAST
+        0
     }
 
     /// The work, with the filter on.

@@ -1,8 +1,9 @@
 //! The io_uring engine: many requests of one queue in flight at once.
 //!
 //! The ring is made on the queue's thread as the first thing it does, before the thread is jailed: a VM does not
-//! wait for it to start, and the jail lets neither `io_uring_setup` nor `io_uring_register` through. What the ring itself may do is bounded before it is first used: vectored reads and writes
-//! and fsync, on the one registered file, and nothing else (a ring could open files past any filter otherwise).
+//! wait for it to start, and the jail lets neither `io_uring_setup` nor `io_uring_register` through. What the ring
+//! itself may do is bounded before it is first used: vectored reads and writes and fsync, on the one registered file,
+//! and nothing else (a ring could open files past any filter otherwise).
 //!
 //! What must hold, as the kernel reads and writes what an entry points to until its completion is there:
 //! - An entry's buffers are pieces of guest memory that `memory` keeps mapped, listed in its slot's `vecs`.

@@ -78,7 +78,8 @@ pub trait BackEnd: std::fmt::Debug + Send + Sync {
 
 /// A device's work, or one thread's part of it. All methods are called on that thread.
 ///
-/// The order of calls: `register`, `prepare`, once; `activate`, `start_queue` for each queue that the driver has set up; then `kicked`
+/// The order of calls: `register`, `prepare`, once; `activate`, `start_queue` for each queue that the driver has set
+/// up; then `kicked`
 /// and `ready` as things happen; `stop_queue` for each queue, `deactivate`; and again from the beginning.
 pub trait Card: Send {
     /// What it does on the host.
@@ -88,10 +89,10 @@ pub trait Card: Send {
     /// thread itself can make.
     fn prepare(&mut self) {}
 
-    /// How many bytes of its heap the card may come to use: it can have no more later, but for each allocation at
-    /// least a page.
+    /// How many bytes of its heap the card may come to use, where they are many: it can have no more later, but for
+    /// each allocation at least a page.
     fn heap(&self) -> usize {
-        128 << 10
+        0
     }
 
     /// Registers what is waited for at all times, edge-triggered. It is not called for these while it is not
