@@ -62,14 +62,12 @@ pub(super) fn parse(source: &(impl ReadAt + ?Sized), head: &[u8], len: u64) -> R
     }
     let segments = ascending(segments)?;
 
-    let mut pvh_entry = None;
+    let mut found = note::Notes::default();
     for (index, program) in notes {
-        pvh_entry = note::pvh_entry(source, index, &program, len)?;
-        if pvh_entry.is_some() {
-            break;
-        }
+        note::read(&mut found, source, index, &program, len)?;
     }
-    Ok(Image { segments, kernel: Kernel::Elf { entry: header.e_entry, pvh_entry } })
+    let note::Notes { pvh_entry, linux } = found;
+    Ok(Image { segments, kernel: Kernel::Elf { entry: header.e_entry, pvh_entry, linux } })
 }
 
 /// All program headers, in one read.

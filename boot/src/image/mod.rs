@@ -56,6 +56,8 @@ pub enum Format {
         entry: u64,
         /// The 32-bit entry of the Xen note `XEN_ELFNOTE_PHYS32_ENTRY`, where there is one.
         pvh_entry: Option<u64>,
+        /// A note says that it is Linux, so that `entry` is that of the 64-bit boot protocol.
+        linux: bool,
     },
     /// A compressed kernel that unpacks itself (`bzImage`).
     #[non_exhaustive]
@@ -68,7 +70,7 @@ pub enum Format {
 /// What is known of a kernel besides its segments.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Kernel {
-    Elf { entry: u64, pvh_entry: Option<u64> },
+    Elf { entry: u64, pvh_entry: Option<u64>, linux: bool },
     BzImage { header: setup_header },
 }
 
@@ -114,7 +116,7 @@ impl Image {
     /// What kind of file it is.
     pub fn format(&self) -> Format {
         match self.kernel {
-            Kernel::Elf { entry, pvh_entry } => Format::Elf { entry, pvh_entry },
+            Kernel::Elf { entry, pvh_entry, linux } => Format::Elf { entry, pvh_entry, linux },
             Kernel::BzImage { header } => Format::BzImage { version: header.version },
         }
     }

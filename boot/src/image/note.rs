@@ -1,9 +1,10 @@
-//! The ELF note that gives a kernel's PVH entry.
+//! The ELF notes that say how a kernel can be entered.
 //!
 //! Xen's `docs/misc/pvh.pandoc` and `include/xen/interface/elfnote.h`: a note of owner `Xen` and type 18
 //! (`XEN_ELFNOTE_PHYS32_ENTRY`) holds the physical address at which the kernel is entered in 32-bit protected
-//! mode. Notes of other owners and types are stepped over; bytes that are no note end the search, because nothing
-//! but the PVH entry depends on them.
+//! mode. Linux since 4.19 has notes of an owner `Linux` besides (`include/linux/elfnote-lto.h`, `build-salt.h`), which
+//! say that the ELF header's entry is that of its 64-bit boot protocol. Other notes are stepped over; bytes that are no
+//! note end the search, because nothing but the way in depends on them.
 
 use linux_loader::elf;
 
@@ -15,16 +16,27 @@ use crate::bytes::structure;
 /// Bytes of one note segment accepted; a Linux kernel has some hundreds.
 const MAX_NOTES_LEN: u64 = 64 << 10;
 const NOTE_HEADER_LEN: usize = size_of::<elf::Elf64_Nhdr>();
-const OWNER: &[u8] = b"Xen\0";
+const XEN: &[u8] = b"Xen\0";
 const PHYS32_ENTRY: u32 = 18;
+const LINUX: &[u8] = b"Linux\0";
 
-/// The PVH entry in the note segment `program`, if one of its notes gives it.
-pub(super) fn pvh_entry(
+/// What the notes of a kernel say.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Notes {
+    /// The first PVH entry.
+    pub(super) pvh_entry: Option<u64>,
+    /// It is Linux.
+    pub(super) linux: bool,
+}
+
+/// Adds to `found` what the notes in the segment `program` say.
+pub(super) fn read(
+    found: &mut Notes,
     source: &(impl ReadAt + ?Sized),
     index: usize,
     program: &elf::Elf64_Phdr,
     file_len: u64,
-) -> Result<Option<u64>, ImageError> {
+) -> Result<(), ImageError> {
     let (offset, len) = (program.p_offset, program.p_filesz);
     if len > MAX_NOTES_LEN {
         return Err(ImageError::NotesTooLong { index, len, limit: MAX_NOTES_LEN });
@@ -36,26 +48,34 @@ pub(super) fn pvh_entry(
     source.read_exact_at(&mut bytes, offset).map_err(ImageError::Read)?;
     // Descriptors and notes are padded to 4 bytes, or to 8 in a segment that says so.
     let align = if program.p_align == 8 { 8 } else { 4 };
-    match find(&bytes, align) {
-        Some(descriptor) => entry(descriptor).map(Some),
-        None => Ok(None),
+    let mut notes = bytes.as_slice();
+    while let Some((note, rest)) = next(notes, align) {
+        found.linux |= note.owner == LINUX;
+        if note.owner == XEN && note.kind == PHYS32_ENTRY && found.pvh_entry.is_none() {
+            found.pvh_entry = Some(entry(note.descriptor)?);
+        }
+        notes = rest;
     }
+    Ok(())
 }
 
-/// The descriptor of the PVH note among `notes`. Each turn consumes at least a note header.
-fn find(mut notes: &[u8], align: usize) -> Option<&[u8]> {
-    loop {
-        let header: elf::Elf64_Nhdr = structure(notes)?;
-        let name_end = NOTE_HEADER_LEN.checked_add(usize::try_from(header.n_namesz).ok()?)?;
-        let desc_start = name_end.checked_next_multiple_of(align)?;
-        let desc_end = desc_start.checked_add(usize::try_from(header.n_descsz).ok()?)?;
-        let name = notes.get(NOTE_HEADER_LEN..name_end)?;
-        let descriptor = notes.get(desc_start..desc_end)?;
-        if name == OWNER && header.n_type == PHYS32_ENTRY {
-            return Some(descriptor);
-        }
-        notes = notes.get(desc_end.checked_next_multiple_of(align)?..)?;
-    }
+struct Note<'a> {
+    owner: &'a [u8],
+    kind: u32,
+    descriptor: &'a [u8],
+}
+
+/// The first of `notes`, and what is behind it, which is shorter by a header at least.
+fn next(notes: &[u8], align: usize) -> Option<(Note<'_>, &[u8])> {
+    let header: elf::Elf64_Nhdr = structure(notes)?;
+    let name_end = NOTE_HEADER_LEN.checked_add(usize::try_from(header.n_namesz).ok()?)?;
+    let desc_start = name_end.checked_next_multiple_of(align)?;
+    let desc_end = desc_start.checked_add(usize::try_from(header.n_descsz).ok()?)?;
+    let owner = notes.get(NOTE_HEADER_LEN..name_end)?;
+    let descriptor = notes.get(desc_start..desc_end)?;
+    // The last one's padding may be missing.
+    let rest = desc_end.checked_next_multiple_of(align).and_then(|end| notes.get(end..)).unwrap_or_default();
+    Some((Note { owner, kind: header.n_type, descriptor }, rest))
 }
 
 /// The address in a PVH note: four bytes by the letter, eight as 64-bit Linux writes it.

@@ -53,7 +53,7 @@ fn elf_segments_are_sorted_by_physical_address() {
         [segment(0x10_0000, 2, 16), segment(0x20_0000, 1, 0x20_0000), segment(0x40_0000, 0, 0x2000)];
     assert_eq!(image.segments(), expected);
     assert_eq!(image.segments()[2].end(), 0x40_2000);
-    assert_eq!(image.format(), Format::Elf { entry: 0x40_0000, pvh_entry: None });
+    assert_eq!(image.format(), Format::Elf { entry: 0x40_0000, pvh_entry: None, linux: false });
 }
 
 #[test]
@@ -219,6 +219,20 @@ fn the_pvh_note_is_found() {
     assert_eq!(pvh_entry(&tiny.clone().notes(4, notes.clone()).build()), Some(0x10_0008));
     let elf = tiny.notes(8, note(b"GNU\0", 5, &[0; 16], 8)).notes(4, notes);
     assert_eq!(pvh_entry(&elf.build()), Some(0x10_0008));
+}
+
+#[test]
+fn linux_says_that_it_is_linux() {
+    let is_linux = |elf: Elf| matches!(parse(&elf.build()).format(), Format::Elf { linux: true, .. });
+    let tiny = Elf::tiny().pvh(0x10_0008);
+    assert!(!is_linux(tiny.clone()));
+    assert!(is_linux(tiny.clone().notes(4, note(b"Linux\0", 0x100, b"", 4))));
+    assert!(!is_linux(tiny.clone().notes(4, note(b"Linu\0", 0x100, b"", 4))));
+    // Behind another, and without the padding that would follow it.
+    let mut notes = note(b"GNU\0", 3, b"12345", 4);
+    notes.extend(note(b"Linux\0", 0x101, &[0], 4));
+    notes.truncate(notes.len() - 3);
+    assert!(is_linux(tiny.notes(4, notes)));
 }
 
 #[test]

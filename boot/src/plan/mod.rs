@@ -18,7 +18,8 @@ use crate::{Image, Machine, Segment, cmdline, initrd};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Protocol {
-    /// PVH where the kernel has a PVH note, else [`Protocol::Linux64`].
+    /// PVH where an ELF has a PVH note and none that says it is Linux, else [`Protocol::Linux64`]: Linux entered by PVH
+    /// looks through 256 CPUID leaves for Xen, each an exit.
     #[default]
     Auto,
     /// Linux's 64-bit boot protocol: an ELF at its entry, a bzImage at its 64-bit entry.

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::kernels::{BZIMAGE_ADDRESS, BZIMAGE_INIT_SIZE, Elf, bzimage, patch, setup};
+use crate::kernels::{BZIMAGE_ADDRESS, BZIMAGE_INIT_SIZE, Elf, bzimage, note, patch, setup};
 use crate::layout::{MAX_VIRTIO_DEVICES, VIRTIO_MMIO_BASE, VIRTIO_MMIO_SIZE, ram_ranges};
 use crate::{Image, Machine, MmioDevice, Plan, PlanError, Protocol, Request, plan};
 
@@ -192,6 +192,10 @@ fn the_protocol_follows_the_kernel_unless_it_is_named() {
     let both = || Case::new(Elf::tiny().pvh(MIB + 8).build());
     assert_eq!(rip(both()), Ok((MIB + 8, false)));
     assert_eq!(rip(both().protocol(Protocol::Pvh)), Ok((MIB + 8, false)));
+    // What says that it is Linux is entered as Linux.
+    let linux = || Case::new(Elf::tiny().pvh(MIB + 8).notes(4, note(b"Linux\0", 0x100, b"", 4)).build());
+    assert_eq!(rip(linux()), Ok((MIB, true)));
+    assert_eq!(rip(linux().protocol(Protocol::Pvh)), Ok((MIB + 8, false)));
     assert_eq!(rip(both().protocol(Protocol::Linux64)), Ok((MIB, true)));
     assert_eq!(rip(Case::tiny()), Ok((MIB, true)));
     assert_eq!(rip(Case::new(bzimage())), Ok((BZIMAGE_ADDRESS + 0x200, true)));

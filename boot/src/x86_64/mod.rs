@@ -61,9 +61,8 @@ pub(crate) fn check_machine(machine: &Machine<'_>) -> Result<(), PlanError> {
 /// Where `kernel` is entered by `protocol`.
 pub(crate) fn entry(kernel: &Kernel, segments: &[Segment], protocol: Protocol) -> Result<Entry, PlanError> {
     match (kernel, protocol) {
-        (Kernel::Elf { pvh_entry: Some(entry), .. }, Protocol::Auto | Protocol::Pvh) => {
-            Ok(Entry::Pvh(*entry))
-        }
+        (Kernel::Elf { pvh_entry: Some(entry), linux: false, .. }, Protocol::Auto)
+        | (Kernel::Elf { pvh_entry: Some(entry), .. }, Protocol::Pvh) => Ok(Entry::Pvh(*entry)),
         (_, Protocol::Pvh) => Err(PlanError::NoPvhEntry),
         (Kernel::Elf { entry, .. }, _) => Ok(Entry::Linux64(*entry)),
         (Kernel::BzImage { .. }, _) => {
