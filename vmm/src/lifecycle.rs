@@ -56,12 +56,14 @@ struct State {
     parked: usize,
     /// vCPU threads that have not retired, whether they have enrolled yet or not.
     alive: usize,
+    /// The boot CPU's thread is on its way into the guest.
+    entering: bool,
 }
 
 impl Lifecycle {
     /// For a VM of this many vCPUs, whose threads are kicked with this signal.
     pub(crate) fn new(vcpus: usize, kick_signal: libc::c_int) -> io::Result<Self> {
-        let state = State { phase: Phase::Running, outcome: None, parked: 0, alive: vcpus };
+        let state = State { phase: Phase::Running, outcome: None, parked: 0, alive: vcpus, entering: false };
         let kicks = (0..vcpus).map(|_| Kick::new()).collect::<io::Result<_>>()?;
         let pending = Pending::new(kick_signal)?;
         Ok(Self { state: Mutex::new(state), changed: Condvar::new(), kicks, pending, kick_signal })
@@ -75,6 +77,20 @@ impl Lifecycle {
     /// The calling thread is that of vCPU `index`. It has blocked every signal, and is not jailed yet.
     pub(crate) fn enroll(&self, index: usize) -> io::Result<()> {
         self.kicks.get(index).map_or(Ok(()), |kick| kick.aim(self.kick_signal))
+    }
+
+    /// The boot CPU's thread enters the guest next.
+    pub(crate) fn enter(&self) {
+        self.lock().entering = true;
+        self.changed.notify_all();
+    }
+
+    /// Waits for the boot CPU to enter the guest, or never to do so.
+    pub(crate) fn wait_for_entry(&self) {
+        let mut state = self.lock();
+        while !state.entering && state.phase != Phase::Ended && state.alive != 0 {
+            state = self.wait_for_change(state);
+        }
     }
 
     /// The thread of a vCPU has ended, or will never start.

@@ -79,6 +79,9 @@ impl Work for Vcpu {
         if let Some(timeline) = &self.timeline {
             timeline.mark(Phase::Entering);
         }
+        if self.index == 0 {
+            self.shared.lifecycle().enter();
+        }
         loop {
             self.shared.lifecycle().pending().take();
             // A guest that was paused is told, so that its watchdogs do not mistake that for a stall. KVM

@@ -36,14 +36,15 @@ pub struct Vm {
 }
 
 impl Vm {
-    /// Starts the vCPUs, each on a thread of its own, and returns at once.
+    /// Starts the vCPUs, each on a thread of its own, and returns once the first is on its way into the guest, without
+    /// waiting for anything that the guest does.
     ///
     /// # Errors
     /// A thread could not be started; those that had been are stopped again.
     pub fn start(self) -> Result<Running, StartError> {
         let Self { shared, vcpus, console, device_threads, jails, fd, devices, ram } = self;
         let running = Running { shared, threads: Mutex::new(Threads::default()), _fd: fd, devices, ram };
-        // vCPU 0 first: it is in the guest while the other threads start.
+        // vCPU 0 first: it is in the guest before the devices' threads take time and locks of the process.
         let count = vcpus.len();
         for (started, vcpu) in vcpus.into_iter().enumerate() {
             if let Err(error) = running.start_vcpu(vcpu, jails.vcpu()) {
@@ -52,6 +53,7 @@ impl Vm {
                 return Err(error);
             }
         }
+        running.shared.lifecycle().wait_for_entry();
         for DeviceThread { name, worker } in device_threads {
             let jails = jails.clone();
             let filter = move |device: &mut DeviceWork| jails.of(role(device.worker.job()));
