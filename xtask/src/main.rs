@@ -19,6 +19,7 @@ mod debian_kernel;
 mod demo;
 mod error;
 mod files;
+mod filler;
 mod fuzz;
 mod guest;
 mod kconfig;
