@@ -419,3 +419,68 @@ guest! {
     "3: hlt"
     "jmp 3b"
 }
+
+guest! {
+    /// Entered by PVH. Writes 10 KiB to the serial port's registers in memory as drivers do, asking the line status before each
+    /// byte: the alphabet over and over. Powers off at once.
+    ten_kib_in_memory,
+    ".code32"
+    "mov $0xcfffeffb, %ebx"
+    "mov $10240, %ecx"
+    "1: mov $'a', %al"
+    "2: testb $0x20, 5(%ebx)"
+    "jz 2b"
+    "mov %al, (%ebx)"
+    "dec %ecx"
+    "jz 3f"
+    "inc %al"
+    "cmp $'z' + 1, %al"
+    "jne 2b"
+    "jmp 1b"
+    "3: mov $0x600, %dx"
+    "mov $0x34, %al"
+    "out %al, %dx"
+    "4: hlt"
+    "jmp 4b"
+}
+
+guest! {
+    /// Entered by PVH. Writes three bytes to the serial port's registers in memory, and never leaves the guest again.
+    three_bytes_in_memory,
+    ".code32"
+    "mov $0xcfffeffb, %ebx"
+    "movb $'a', (%ebx)"
+    "movb $'b', (%ebx)"
+    "movb $'c', (%ebx)"
+    "1: pause"
+    "jmp 1b"
+}
+
+guest! {
+    /// Entered by PVH. Writes 100 bytes to the serial port's registers in memory with the interrupt enabled that follows each,
+    /// then 100 in loopback, of which it reads one back and writes it out. Powers off.
+    prompt_bytes_in_memory,
+    ".code32"
+    "mov $0xcfffeffb, %ebx"
+    "movb $2, 1(%ebx)"
+    "mov $100, %ecx"
+    "1: movb $'t', (%ebx)"
+    "dec %ecx"
+    "jnz 1b"
+    "movb $0, 1(%ebx)"
+    "movb $0x10, 4(%ebx)"
+    "mov $100, %ecx"
+    "2: movb $'l', (%ebx)"
+    "testb $1, 5(%ebx)"
+    "jz 3f"
+    "dec %ecx"
+    "jnz 2b"
+    "mov (%ebx), %al"
+    "movb $0, 4(%ebx)"
+    "mov %al, (%ebx)"
+    "3: mov $0x600, %dx"
+    "mov $0x34, %al"
+    "out %al, %dx"
+    "4: hlt"
+    "jmp 4b"
+}

@@ -12,7 +12,6 @@ use std::sync::Arc;
 
 use firecrest_boot::{Machine, Plan, Request, layout, plan};
 use firecrest_devices::block::Block;
-use firecrest_devices::ioapic;
 use firecrest_devices::net::Net;
 use firecrest_devices::virtio::Device;
 use firecrest_devices::vsock::Vsock;
@@ -30,7 +29,7 @@ use crate::kernel::Kernel;
 use crate::kvm::{self, KvmError};
 use crate::lifecycle::Lifecycle;
 use crate::memory::{Memory, Ram};
-use crate::platform::Platform;
+use crate::platform::{Platform, kept_registers};
 use crate::shared::Shared;
 use crate::timeline::{Phase, Timeline, mark};
 use crate::vcpu::Vcpu;
@@ -226,24 +225,24 @@ impl Builder {
         load(&ram, &plan, &kernel)?;
         mark(Phase::Loaded);
         let pages = devices::pages(count)?;
+        let is_mapped = self.register_access == RegisterAccess::Mapped;
         let fd = Arc::new(create_vm(&kvm, &ram, |vm, slot| {
-            if count == 0 || self.register_access == RegisterAccess::Trapped {
-                return Ok(());
-            }
-            devices::map(vm, &pages, count, slot)
+            // Without devices and a console to look at, the guest has nothing to ask.
+            let is_needed = is_mapped && (count != 0 || self.console.has_output());
+            if is_needed { devices::map(vm, &pages, slot) } else { Ok(()) }
         })?);
 
         mark(Phase::VmCreated);
         let line = IrqLine::new(&fd, layout::SERIAL_GSI)?;
-        let serial = Arc::new(Port::new(line, !self.console.has_output())?);
+        let page = pages.page(0).ok_or(BuildError::Devices { count })?;
+        let serial = Arc::new(Port::new(line, page, !self.console.has_output())?);
         let lifecycle = Lifecycle::new(usize::from(vcpus), self.kick_signal)
             .map_err(|source| BuildError::Host { what: "the vCPUs' kicks", source })?;
         let shared = Arc::new(Shared::new(lifecycle, Arc::clone(&serial), usize::from(vcpus)));
         let vcpus: Vec<_> = create_vcpus(&kvm, &fd, vcpus, &plan, self.kick_signal)?.collect();
         let ring = match vcpus.first() {
-            Some((_, vcpu)) if kvm.check_extension(Cap::CoalescedMmio) => {
-                let (register, size) = ioapic::SELECT;
-                Some(Ring::new(&fd, vcpu, layout::IOAPIC_BASE.saturating_add(register), size)?)
+            Some((_, vcpu)) if is_mapped && kvm.check_extension(Cap::CoalescedMmio) => {
+                Some(Ring::new(&fd, vcpu, &kept_registers())?)
             }
             _ => None,
         };
@@ -259,7 +258,7 @@ impl Builder {
                 Vcpu::new(index, fd, Arc::clone(&platform), Arc::clone(&shared), timeline.clone())
             })
             .collect();
-        let console = self.console.into_worker(shared.serial())?;
+        let console = self.console.into_worker(shared.serial(), move |rested| platform.collect(rested))?;
         let jails = Jails::new(self.jail, shared.lifecycle().pending().as_raw_fd())?;
         mark(Phase::Built);
         Ok(Vm { shared, vcpus, console, device_threads, jails, fd, devices, ram })

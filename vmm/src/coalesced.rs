@@ -1,21 +1,33 @@
-//! Writes that KVM keeps for later: its ring of coalesced MMIO.
+//! Writes that KVM keeps for later: its ring of coalesced MMIO and port I/O.
 //!
-//! A guest reaches a register of the IOAPIC in two steps: it writes which one, and then reads or writes that. The first
-//! step means nothing by itself, so KVM puts it into this ring without an exit; it is taken from there before the second
-//! step, which does exit, is answered. The ring is one for the whole VM. A ring that is full makes writes exit again.
+//! What a guest writes to some registers means nothing until something else happens: which register of the IOAPIC it will
+//! look at next, or a byte for the serial port. KVM puts such a write into this ring without an exit. It is taken from there
+//! before the next access that does exit is answered, and when there is none, by the console's thread within
+//! [`PATIENCE`]. The ring is one for the whole VM.
 //!
-//! It is put to use by the guest's first access: what is put on KVM's I/O bus is waited for, by whoever does it or, on
-//! later hosts, by the end of a VM that lives for some milliseconds only. A guest without an operating system has no use
-//! for it.
+//! That thread is not to look into a ring where nothing happens. So the ring is shut then, which has writes exit again, and
+//! the first that does opens it.
 //!
-//! What must hold: only one thread at a time takes entries (whoever has the ring has it by `&mut`), and none is taken
-//! after an access that came later has been answered.
+//! A place is put to use by the guest's first access: what is put on KVM's I/O bus is waited for, by whoever does it or,
+//! on later hosts, by the end of a VM that lives for some milliseconds only. A guest without an operating system has no
+//! use for it.
+//!
+//! What must hold:
+//! - Only one thread at a time takes entries (whoever has the ring has it by `&mut`), and none is taken after an access
+//!   that came later has been answered.
+//! - `last`, the entry to be filled next, is KVM's to write. It takes the ring for full where the one after that is
+//!   `first`, which hosts before Linux 6.12 reckon wrongly where `first` is below `last`. So `first` stays at the end:
+//!   the ring is filled once, and begins anew when it is full and all has been taken, while KVM writes nothing.
+//! - KVM refuses a `last` beyond the ring. That is how the ring is shut, only ever in place of a `last` up to which all
+//!   has been taken. Should KVM be filling an entry just then, it writes its own `last` over ours: the ring is as it would
+//!   have been, and open, which is found a while later ([`Ring::rest`]).
 
 use std::io;
 use std::os::fd::AsRawFd;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use kvm_bindings::{
     KVM_COALESCED_MMIO_PAGE_OFFSET, kvm_coalesced_mmio as Entry, kvm_coalesced_mmio_ring as Head,
@@ -24,18 +36,43 @@ use kvm_ioctls::{IoEventAddress, VcpuFd, VmFd};
 
 use crate::kvm::KvmError;
 
+/// For how long a write is kept at most.
+pub(crate) const PATIENCE: Duration = Duration::from_millis(10);
+
 /// Bytes of the ring's page.
 const PAGE: usize = 4096;
 /// Entries there is room for.
 const ENTRIES: usize = (PAGE - size_of::<Head>()) / size_of::<Entry>();
+/// `last` of a full ring; `first` is the place behind it, always.
+const END: u32 = 168;
+/// `last` of a ring that is shut.
+const SHUT: u32 = u32::MAX;
 
-const _: () = assert!(ENTRIES == Ring::PLACES as usize);
+const _: () = assert!(END as usize + 2 == ENTRIES);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// KVM keeps writes.
+    Open,
+    /// It has been told not to.
+    Shutting,
+    /// It does not.
+    Shut,
+}
 
 /// A VM's ring, mapped.
 pub(crate) struct Ring {
     head: NonNull<Head>,
-    /// The VM, and the register of which its KVM is to keep writes; `None` once it does.
-    waits: Option<(Arc<VmFd>, IoEventAddress, u32)>,
+    vm: Arc<VmFd>,
+    /// The registers, with their sizes, of which KVM is not keeping writes yet.
+    waiting: Vec<(IoEventAddress, u32)>,
+    /// The entry to be taken next.
+    next: u32,
+    state: State,
+    /// There may be writes that somebody has to look for: others may stay until the access that they are for.
+    is_watched: bool,
+    /// Something has been taken since [`Ring::rest`] last asked.
+    used: bool,
 }
 
 // SAFETY: the mapping belongs to this value alone and is reached through atomic and volatile accesses from any thread;
@@ -43,11 +80,15 @@ pub(crate) struct Ring {
 unsafe impl Send for Ring {}
 
 impl Ring {
-    /// Entries there is room for, as the ring's places are counted.
-    pub(crate) const PLACES: u32 = 170;
+    /// As many writes as are kept at most.
+    pub(crate) const PLACES: u32 = END;
 
-    /// Maps the ring of the VM that `vcpu` is one of, for writes of `size` bytes to `address`.
-    pub(crate) fn new(vm: &Arc<VmFd>, vcpu: &VcpuFd, address: u64, size: u32) -> Result<Self, KvmError> {
+    /// Maps the ring of the VM that `vcpu` is one of, for writes to registers of these sizes.
+    pub(crate) fn new(
+        vm: &Arc<VmFd>,
+        vcpu: &VcpuFd,
+        registers: &[(IoEventAddress, u32)],
+    ) -> Result<Self, KvmError> {
         let offset = libc::off_t::from(KVM_COALESCED_MMIO_PAGE_OFFSET).saturating_mul(4096);
         let protection = libc::PROT_READ | libc::PROT_WRITE;
         // SAFETY: a new mapping of a page that KVM has for this purpose, anywhere.
@@ -60,35 +101,82 @@ impl Ring {
         };
         let page = NonNull::new(page).filter(|page| page.as_ptr() != libc::MAP_FAILED);
         let head = page.ok_or_else(no_page)?.cast();
-        Ok(Self { head, waits: Some((Arc::clone(vm), IoEventAddress::Mmio(address), size)) })
+        let waiting = registers.to_vec();
+        let (vm, state) = (Arc::clone(vm), State::Open);
+        let ring = Self { head, vm, waiting, next: 0, state, is_watched: false, used: false };
+        ring.places().0.store(END.wrapping_add(1), Ordering::Release);
+        Ok(ring)
     }
 
-    /// Has KVM put writes into the ring from now on. Where it cannot, they go on to exit.
-    pub(crate) fn begin(&mut self) {
-        if let Some((vm, address, size)) = self.waits.take()
-            && let Err(error) = vm.register_coalesced_mmio(address, size)
-        {
-            log::debug!("every access to the IOAPIC exits: KVM_REGISTER_COALESCED_MMIO: {error}");
+    /// Has KVM keep writes to the register at `address` from now on. Where it cannot, they go on to exit.
+    pub(crate) fn begin(&mut self, address: u64) {
+        let is_it = |(place, _): &(IoEventAddress, u32)| match place {
+            IoEventAddress::Pio(at) | IoEventAddress::Mmio(at) => *at == address,
+        };
+        let Some(index) = self.waiting.iter().position(is_it) else { return };
+        let (place, size) = self.waiting.swap_remove(index);
+        if let Err(error) = self.vm.register_coalesced_mmio(place, size) {
+            log::debug!("every write to {address:#x} exits: KVM_REGISTER_COALESCED_MMIO: {error}");
         }
+    }
+
+    /// Has KVM keep writes that somebody has to look for, and says whether it did not before.
+    pub(crate) fn open(&mut self) -> bool {
+        let was_open = std::mem::replace(&mut self.state, State::Open) == State::Open;
+        if !was_open {
+            // Where it is not shut, KVM has found it open still.
+            self.exchange(SHUT, self.next);
+        }
+        !(std::mem::replace(&mut self.is_watched, true) && was_open)
+    }
+
+    /// Has writes exit, unless there are some to be taken, or nobody has to look for any.
+    pub(crate) fn shut(&mut self) {
+        if self.is_watched && self.state == State::Open && self.exchange(self.next, SHUT) {
+            self.state = State::Shutting;
+        }
+    }
+
+    /// [`PATIENCE`] has passed since this was last called: where nothing was to be taken, nobody need look for more.
+    pub(crate) fn rest(&mut self) {
+        match self.state {
+            State::Open if !self.used => self.shut(),
+            State::Shutting => self.state = State::Shut,
+            _ => {}
+        }
+        self.used = false;
+    }
+
+    /// Whether somebody has to look whether there is something to take.
+    pub(crate) fn is_watched(&self) -> bool {
+        self.is_watched && self.state != State::Shut
     }
 
     /// Takes the oldest write there is: its address, and its bytes.
     pub(crate) fn take(&mut self) -> Option<Write> {
-        let (first, last) = self.places();
-        let place = first.load(Ordering::Relaxed);
         // KVM writes an entry, then its place.
-        if place == last.load(Ordering::Acquire) || place >= Self::PLACES {
+        let last = self.places().1.load(Ordering::Acquire);
+        if last > END || self.next >= last {
+            if self.next == END && self.exchange(END, 0) {
+                self.next = 0;
+            }
             return None;
         }
-        let at = usize::try_from(place).ok()?;
-        // SAFETY: the entries follow the head in the page, and `place` is one of them. KVM does not write it again
-        // before `first` has moved past it; any bytes are a valid entry.
+        (self.state, self.used) = (State::Open, true);
+        let at = usize::try_from(self.next).ok()?;
+        // SAFETY: the entries follow the head in the page, and `next` is one of them. KVM does not write it again
+        // before `last` has begun anew; any bytes are a valid entry.
         let entry = unsafe { self.head.as_ptr().add(1).cast::<Entry>().add(at).read_volatile() };
-        first.store(place.wrapping_add(1).checked_rem(Self::PLACES).unwrap_or(0), Ordering::Release);
+        self.next = self.next.wrapping_add(1);
         Some(Write { address: entry.phys_addr, bytes: entry.data, len: entry.len })
     }
 
-    /// Where the oldest entry is, which is ours to write, and where the next one will be, which is KVM's.
+    /// Replaces `last`, where it is what it should be.
+    fn exchange(&self, expected: u32, new: u32) -> bool {
+        self.places().1.compare_exchange(expected, new, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    }
+
+    /// `first`, which is ours, and `last`, which is KVM's.
     fn places(&self) -> (&AtomicU32, &AtomicU32) {
         // SAFETY: both lie in the page, aligned, as long as this value does; KVM and we access them as whole words.
         unsafe {

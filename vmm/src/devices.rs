@@ -83,18 +83,18 @@ fn base(index: u32) -> u64 {
     layout::VIRTIO_MMIO_BASE.saturating_add(u64::from(index).saturating_mul(layout::VIRTIO_MMIO_SIZE))
 }
 
-/// Pages for the registers of `count` devices.
+/// Pages for the registers of the serial port, which is the first, and of `count` devices.
 pub(crate) fn pages(count: usize) -> Result<RegisterPages, BuildError> {
-    RegisterPages::new(count)
+    RegisterPages::new(count.saturating_add(1))
         .map_err(|source| BuildError::Host { what: "the devices' register pages", source })
 }
 
-/// Maps the register pages of `count` devices into the guest, as memory slot `slot`.
-pub(crate) fn map(vm: &VmFd, pages: &RegisterPages, count: usize, slot: u32) -> Result<(), KvmError> {
+/// Maps the register pages into the guest, as memory slot `slot`.
+pub(crate) fn map(vm: &VmFd, pages: &RegisterPages, slot: u32) -> Result<(), KvmError> {
     let region = kvm_userspace_memory_region {
         slot,
-        guest_phys_addr: layout::VIRTIO_MMIO_BASE,
-        memory_size: (count as u64).saturating_mul(layout::VIRTIO_MMIO_SIZE),
+        guest_phys_addr: layout::SERIAL_PAGE,
+        memory_size: pages.region().size() as u64,
         userspace_addr: pages.region().as_ptr().expose_provenance() as u64,
         flags: KVM_MEM_READONLY,
     };
@@ -119,7 +119,7 @@ impl DeviceSet {
             let index = set.transports.len();
             let host = |what| move |source| BuildError::Host { what, source };
             let line = IrqLine::new(vm, place.gsi)?;
-            let page = set.pages.page(index).ok_or(BuildError::Devices { count: index })?;
+            let page = set.pages.page(index.saturating_add(1)).ok_or(BuildError::Devices { count: index })?;
             let name = thread_name(device.kind, index);
             let (transport, workers) = Transport::new(device, page, Box::new(line), Arc::clone(memory))
                 .map_err(host("a device's thread"))?;

@@ -90,13 +90,16 @@ impl Work for Vcpu {
                 let _: Result<(), _> = self.fd.kvmclock_ctrl();
             });
             if next == Next::Leave {
-                return;
+                break;
             }
             if let Some(ending) = self.run_until_kicked() {
                 let outcome = self.outcome(ending);
-                return self.shared.end(outcome);
+                self.shared.end(outcome);
+                break;
             }
         }
+        // What KVM has kept of this vCPU's is not to be lost.
+        self.platform.collect(false);
     }
 }
 
@@ -152,6 +155,7 @@ impl Vcpu {
                 errno => Some(Ending::Crash(CrashReason::Run { errno })),
             },
         };
+        self.shared.serial().wait_for_room();
         ending.map_or(Step::Run, Step::End)
     }
 

@@ -166,7 +166,7 @@ fn devices_have_a_place_and_an_interrupt_each() {
         assert_eq!(
             refusal(&[(base, size, 5)]),
             format!(
-                "device registers of {size:#x} bytes at {base:#x} are not whole pages inside 0xc0000000..0xfec00000"
+                "device registers of {size:#x} bytes at {base:#x} are not whole pages inside 0xd0000000..0xfec00000"
             )
         );
     }

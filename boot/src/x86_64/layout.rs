@@ -11,7 +11,7 @@
 //! | `0xe0000..0xf0000` | ACPI tables, the RSDP first |
 //! | `0xffff0` | the reset vector: a few bytes of code that reset the machine |
 //! | `0x100000` | RAM for kernel and initrd, up to the gap |
-//! | `0xc000_0000..0x1_0000_0000` | no RAM: virtio-mmio devices, IOAPIC, local APIC |
+//! | `0xc000_0000..0x1_0000_0000` | no RAM: serial port, virtio-mmio devices, IOAPIC, local APIC |
 //! | `0x1_0000_0000` | further RAM |
 
 use std::ops::Range;
@@ -60,7 +60,12 @@ pub const VIRTIO_MMIO_BASE: u64 = 0xd000_0000;
 /// Bytes of a virtio-mmio device's registers.
 pub const VIRTIO_MMIO_SIZE: u64 = 0x1000;
 /// Where devices may have registers.
-pub const DEVICE_WINDOW: Range<u64> = MMIO_GAP.start..IOAPIC_BASE;
+pub const DEVICE_WINDOW: Range<u64> = VIRTIO_MMIO_BASE..IOAPIC_BASE;
+/// The serial port's registers in memory: five of them at the end of one page, and three at the beginning of the next,
+/// which is [`SERIAL_PAGE`].
+pub const SERIAL_BASE: u64 = SERIAL_PAGE - 5;
+/// What a guest may find mapped read-only: line status, modem status and scratch register of the serial port.
+pub const SERIAL_PAGE: u64 = VIRTIO_MMIO_BASE - VIRTIO_MMIO_SIZE;
 
 /// The GSI of the IOAPIC's first pin. A guest looks at every pin there is, several exits for each: so none is there for
 /// a PC's timer, keyboard and further serial port. (And to Linux, GSIs 0 and 2 are none that a device could have.)
@@ -76,8 +81,8 @@ pub const MAX_VIRTIO_DEVICES: u32 = 24;
 
 /// The serial port (16550A).
 pub const PORT_SERIAL: u16 = 0x3f8;
-/// Ports the serial port takes.
-pub const PORT_SERIAL_LEN: u8 = 8;
+/// Ports the serial port takes, and bytes in memory.
+pub const SERIAL_REGISTERS: u8 = 8;
 /// pvpanic: the guest writes 1 when it panics, and reads which events it may write.
 pub const PORT_PVPANIC: u16 = 0x505;
 /// ACPI sleep control register; a write with `SLP_EN` (bit 5) and [`SLEEP_TYPE_S5`] in bits 2 to 4 is power-off.

@@ -1,4 +1,4 @@
-//! The registers of virtio-mmio devices, as memory.
+//! The registers of virtio-mmio devices, and some of the serial port's, as memory.
 //!
 //! What a guest reads of a device is this page and nothing else: whoever changes a register changes the
 //! page. So a read needs no code of ours at all where the page itself is mapped into the guest, read-only;
@@ -22,14 +22,14 @@ pub const REGISTERS_SIZE: u64 = 0x1000;
 const PAGE: usize = 0x1000;
 const WORD: usize = 4;
 
-/// The register pages of all devices of a machine, in one mapping.
+/// The register pages of a machine, in one mapping.
 #[derive(Debug)]
 pub struct RegisterPages {
     region: Arc<MmapRegion>,
 }
 
 impl RegisterPages {
-    /// Pages for `count` devices, all zero.
+    /// So many pages, all zero.
     ///
     /// # Errors
     /// The host has no memory for them.
@@ -38,7 +38,7 @@ impl RegisterPages {
         Ok(Self { region: Arc::new(MmapRegion::new(size).map_err(io::Error::other)?) })
     }
 
-    /// The page of device `index`; `None` where there is no such device.
+    /// One of the pages; `None` where there are not so many.
     #[must_use]
     pub fn page(&self, index: usize) -> Option<RegisterPage> {
         let offset = index.checked_mul(PAGE)?;
@@ -71,7 +71,7 @@ impl RegisterPage {
         self.word(offset).map_or(0, |word| u32::from_le(word.load(Ordering::SeqCst)))
     }
 
-    pub(super) fn store(&self, offset: u64, value: u32) {
+    pub(crate) fn store(&self, offset: u64, value: u32) {
         if let Some(word) = self.word(offset) {
             word.store(value.to_le(), Ordering::SeqCst);
         }

@@ -61,13 +61,17 @@ impl Console {
     }
 
     /// What there is for a thread to do; `None` where there is nothing.
-    pub(crate) fn into_worker(self, port: &Arc<Port>) -> Result<Option<ConsoleThread>, BuildError> {
+    pub(crate) fn into_worker(
+        self,
+        port: &Arc<Port>,
+        collect: impl Fn(bool) -> bool + Send + 'static,
+    ) -> Result<Option<ConsoleThread>, BuildError> {
         let Self { output, input, jailed } = self;
         if output.is_none() && input.is_none() {
             return Ok(None);
         }
         let output = output.unwrap_or_else(|| Box::new(io::sink()));
-        let worker = Worker::new(Arc::clone(port), output, input)
+        let worker = Worker::new(Arc::clone(port), output, input, Box::new(collect))
             .map_err(|source| BuildError::Host { what: "the console's input", source })?;
         Ok(Some(ConsoleThread { worker, jailed }))
     }

@@ -1,12 +1,13 @@
 //! The serial port between the vCPUs on one side and the console's thread and the embedder on the other.
 //!
-//! One lock holds the device and all flags. A vCPU holds it for one register access; it may then wait for
-//! the buffer to be emptied, which pausing and ending the run interrupt ([`Port::set_flow`]).
+//! One lock holds the device and all flags. A vCPU holds it for one register access; it then waits for
+//! the buffer to be emptied where it is full, which pausing and ending the run interrupt ([`Port::set_flow`]).
 
 use std::io;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use firecrest_devices::serial::SerialPort;
+use firecrest_devices::virtio::RegisterPage;
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::error::BuildError;
@@ -50,8 +51,10 @@ pub(crate) struct Taken {
 }
 
 impl Port {
-    pub(crate) fn new(line: IrqLine, discard_output: bool) -> Result<Self, BuildError> {
-        let state = State { uart: SerialPort::new(line), flow: Flow::Normal, stalled: false, closed: false };
+    /// A port that shows its status in `page`.
+    pub(crate) fn new(line: IrqLine, page: RegisterPage, discard_output: bool) -> Result<Self, BuildError> {
+        let uart = SerialPort::new(line, page);
+        let state = State { uart, flow: Flow::Normal, stalled: false, closed: false };
         Ok(Self { state: Mutex::new(state), changed: Condvar::new(), wake: event()?, discard_output })
     }
 
@@ -63,8 +66,8 @@ impl Port {
         value
     }
 
-    /// A vCPU writes a register, and waits where it has filled the buffer.
-    pub(crate) fn write(&self, offset: u8, value: u8) {
+    /// A register is written; whether what follows for it may come late ([`SerialPort::may_lag`]).
+    pub(crate) fn write(&self, offset: u8, value: u8) -> bool {
         let mut state = self.lock();
         let was_empty = state.uart.output_len() == 0;
         state.uart.write(offset, value);
@@ -74,6 +77,12 @@ impl Port {
         } else if was_empty && state.uart.output_len() != 0 {
             self.wake();
         }
+        state.uart.may_lag()
+    }
+
+    /// A vCPU waits where the buffer is full.
+    pub(crate) fn wait_for_room(&self) {
+        let mut state = self.lock();
         while state.uart.output_len() >= OUTPUT_LIMIT && state.flow == Flow::Normal {
             state = self.wait_for_change(state);
         }
@@ -141,7 +150,8 @@ impl Port {
         }
     }
 
-    fn wake(&self) {
+    /// Has the console's thread look whether there is something to do.
+    pub(crate) fn wake(&self) {
         // It fails only where the counter is at its maximum, and then the thread is awake.
         let _: io::Result<()> = self.wake.write(1);
     }

@@ -5,6 +5,7 @@
 
 use std::io;
 use std::os::fd::RawFd;
+use std::time::Duration;
 
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
@@ -25,6 +26,8 @@ pub(super) struct Waits {
 pub(super) struct Ready {
     pub(super) port: bool,
     pub(super) input: bool,
+    /// Time is up.
+    pub(super) nothing: bool,
 }
 
 impl Waits {
@@ -45,14 +48,15 @@ impl Waits {
         Ok(waits)
     }
 
-    /// Waits for the port, and for input where that is wanted.
-    pub(super) fn wait(&self, input: bool) -> Ready {
+    /// Waits for the port, for input where that is wanted, and no longer than that.
+    pub(super) fn wait(&self, input: bool, at_most: Option<Duration>) -> Ready {
         let at_once = input && self.never_waits;
+        let at_most = at_most.map_or(-1, |time| i32::try_from(time.as_millis()).unwrap_or(i32::MAX));
         let set = self.both.as_ref().filter(|_| input).unwrap_or(&self.port);
         let mut events = [EpollEvent::default(); 2];
         // Signals are blocked: an error is none that could be helped by anything but another look.
-        let count = set.wait(if at_once { 0 } else { -1 }, &mut events).unwrap_or(0);
-        let mut ready = Ready { port: false, input: at_once };
+        let count = set.wait(if at_once { 0 } else { at_most }, &mut events).unwrap_or(0);
+        let mut ready = Ready { port: false, input: at_once, nothing: count == 0 && !at_once };
         for event in events.iter().take(count) {
             match event.data() {
                 PORT => ready.port = true,

@@ -4,12 +4,14 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 use firecrest_devices::host_io::Here;
 use firecrest_seccomp::Work;
 
 use super::port::{Port, Taken};
 use super::wait::{Ready, Waits};
+use crate::coalesced::PATIENCE;
 
 /// The name of the console's thread.
 pub(crate) const THREAD_NAME: &str = "fc-console";
@@ -28,18 +30,33 @@ pub(crate) struct Worker {
     input_ended: bool,
     /// Input that the port has not taken yet.
     pending: Vec<u8>,
+    /// Has the port be given what KVM has kept for it.
+    collect: Box<Collect>,
 }
+
+/// [`Platform::collect`](crate::platform::Platform::collect).
+pub(crate) type Collect = dyn Fn(bool) -> bool + Send;
 
 impl Worker {
     pub(super) fn new(
         port: Arc<Port>,
         output: Box<dyn Write + Send>,
         input: Option<OwnedFd>,
+        collect: Box<Collect>,
     ) -> io::Result<Self> {
         let waits = Waits::new(port.wake_fd().as_raw_fd(), input.as_ref().map(AsRawFd::as_raw_fd))?;
         let input = input.map(File::from);
         let input_ended = input.is_none();
-        Ok(Self { port, waits, output, output_failed: false, input, input_ended, pending: Vec::new() })
+        Ok(Self {
+            port,
+            waits,
+            output,
+            output_failed: false,
+            input,
+            input_ended,
+            pending: Vec::new(),
+            collect,
+        })
     }
 }
 
@@ -47,7 +64,9 @@ impl Work for Worker {
     /// Works until the port is closed and all of its output is written.
     fn run(&mut self) {
         let mut buffer = Vec::new();
+        let mut rested = false;
         loop {
+            let watch = (self.collect)(std::mem::take(&mut rested));
             let Taken { output, closed } = self.port.take(buffer);
             self.write(&output);
             let idle = output.is_empty();
@@ -56,7 +75,7 @@ impl Work for Worker {
                 return;
             }
             if idle {
-                self.wait();
+                rested = self.wait(watch.then_some(PATIENCE));
             }
         }
     }
@@ -73,12 +92,13 @@ impl Worker {
         }
     }
 
-    /// Waits for output to appear or input to arrive, and passes input on.
-    fn wait(&mut self) {
+    /// Waits for output to appear or input to arrive, and passes input on. Whether it was in vain.
+    fn wait(&mut self, at_most: Option<Duration>) -> bool {
         let taken = self.port.offer(&self.pending);
         self.pending.drain(..taken.min(self.pending.len()));
         // While the guest has not taken what has been read, no more is read: the sender feels it.
-        let Ready { port, input } = self.waits.wait(self.pending.is_empty() && !self.input_ended);
+        let Ready { port, input, nothing } =
+            self.waits.wait(self.pending.is_empty() && !self.input_ended, at_most);
         if port {
             // Non-blocking: an error says that there was nothing to take.
             let _: io::Result<usize> = Here(self.port.wake_fd()).read(&mut [0; 8]);
@@ -86,6 +106,7 @@ impl Worker {
         if input {
             self.read();
         }
+        nothing
     }
 
     fn read(&mut self) {

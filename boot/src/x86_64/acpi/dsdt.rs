@@ -11,7 +11,7 @@ use acpi_tables::sdt::Sdt;
 
 use super::{HEADER_LEN, OEM, OEM_REVISION, OEM_TABLE};
 use crate::x86_64::layout::{
-    DEVICE_WINDOW, PORT_PVPANIC, PORT_SERIAL, PORT_SERIAL_LEN, SERIAL_GSI, SLEEP_TYPE_S5,
+    DEVICE_WINDOW, PORT_PVPANIC, PORT_SERIAL, SERIAL_BASE, SERIAL_GSI, SERIAL_REGISTERS, SLEEP_TYPE_S5,
 };
 use crate::{MmioDevice, PlanError};
 
@@ -27,7 +27,7 @@ pub(super) fn table(devices: &[MmioDevice]) -> Result<Sdt, PlanError> {
     Name::new(Path::new("_S5_"), &s5).to_aml_bytes(&mut aml);
 
     let mut bus = Vec::with_capacity(2048);
-    serial(&mut bus);
+    serial(&mut bus)?;
     pvpanic(&mut bus);
     for (index, device) in (0..).zip(devices) {
         virtio(index, device, &mut bus)?;
@@ -39,19 +39,25 @@ pub(super) fn table(devices: &[MmioDevice]) -> Result<Sdt, PlanError> {
     Ok(table)
 }
 
-/// The first serial port.
-fn serial(bus: &mut Vec<u8>) {
-    let ports = ports(PORT_SERIAL, PORT_SERIAL_LEN);
-    let interrupt = edge_interrupt(SERIAL_GSI);
-    device(
-        "COM1",
-        &[
-            &name("_HID", &EISAName::new("PNP0501")),
-            &name("_UID", &ZERO),
-            &name("_CRS", &ResourceTemplate::new(vec![&ports, &interrupt])),
-        ],
-        bus,
-    );
+/// The serial port, at its ports and in memory: two devices to a guest, of which it uses one. At the ports comes first:
+/// that is where kernels look for the first line, with an interrupt that they learn here.
+fn serial(bus: &mut Vec<u8>) -> Result<(), PlanError> {
+    let ports = ports(PORT_SERIAL, SERIAL_REGISTERS);
+    let memory = memory(SERIAL_BASE, SERIAL_REGISTERS.into())?;
+    let places: [(&str, &dyn Aml); 2] = [("COM1", &ports), ("COMM", &memory)];
+    for ((path, place), id) in places.into_iter().zip(0_u8..) {
+        let interrupt = edge_interrupt(SERIAL_GSI);
+        device(
+            path,
+            &[
+                &name("_HID", &EISAName::new("PNP0501")),
+                &name("_UID", &id),
+                &name("_CRS", &ResourceTemplate::new(vec![place, &interrupt])),
+            ],
+            bus,
+        );
+    }
+    Ok(())
 }
 
 /// The port at which a guest says that it panicked.
@@ -70,15 +76,7 @@ fn pvpanic(bus: &mut Vec<u8>) {
 
 /// The virtio-mmio device of number `index`.
 fn virtio(index: u8, mmio: &MmioDevice, bus: &mut Vec<u8>) -> Result<(), PlanError> {
-    let (Ok(base), Ok(size)) = (u32::try_from(mmio.base), u32::try_from(mmio.size)) else {
-        return Err(PlanError::DevicePlace {
-            base: mmio.base,
-            size: mmio.size,
-            start: DEVICE_WINDOW.start,
-            end: DEVICE_WINDOW.end,
-        });
-    };
-    let registers = Memory32Fixed::new(true, base, size);
+    let registers = memory(mmio.base, mmio.size)?;
     let interrupt = edge_interrupt(mmio.gsi);
     device(
         // Three digits hold any index: a name is always four characters.
@@ -107,6 +105,14 @@ fn name(path: &str, value: &dyn Aml) -> Name {
 /// `len` ports from `first` on, decoded on all 16 address lines.
 fn ports(first: u16, len: u8) -> IO {
     IO::new(first, first, 1, len)
+}
+
+/// `size` bytes of registers at `base`.
+fn memory(base: u64, size: u64) -> Result<Memory32Fixed, PlanError> {
+    match (u32::try_from(base), u32::try_from(size)) {
+        (Ok(base), Ok(size)) => Ok(Memory32Fixed::new(true, base, size)),
+        _ => Err(PlanError::DevicePlace { base, size, start: DEVICE_WINDOW.start, end: DEVICE_WINDOW.end }),
+    }
 }
 
 /// An interrupt that is the device's own, edge-triggered, active-high.
