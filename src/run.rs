@@ -1,6 +1,9 @@
 //! `firecrest run`: boots a kernel, with its serial port on standard input and output.
 
-use std::{error::Error, io, mem::MaybeUninit, process, ptr, sync::Arc, thread, time::SystemTime};
+use std::io::{self, IsTerminal};
+use std::mem::{self, MaybeUninit};
+use std::os::fd::AsFd;
+use std::{error::Error, process, ptr, sync::Arc, thread, time::SystemTime};
 
 use firecrest_vmm::{Console, Exit, Jail, Kernel, Memory, Protocol, Timeline, Vm};
 use lexopt::prelude::*;
@@ -58,12 +61,17 @@ pub fn run(args: &mut lexopt::Parser) -> Result<u8, Box<dyn Error>> {
         builder = builder.timeline(timeline);
     }
     let builder = builder.memory(Memory::mib(memory_mib)).vcpus(cpus).kernel(kernel);
-    let vm = builder.console(Console::to(io::stdout())).build()?;
+    let mut console = Console::to(io::stdout());
+    // What comes from a terminal has to be looked at first.
+    let is_terminal = io::stdin().is_terminal();
+    if !is_terminal {
+        console = console.input(io::stdin().as_fd().try_clone_to_owned()?);
+    }
+    let vm = builder.console(console).build()?;
     begun.map(lock::apply).transpose()?;
 
-    let raw = RawMode::enter()?;
-    let escapes = raw.is_some();
-    if escapes {
+    let raw = if is_terminal { RawMode::enter()? } else { None };
+    if raw.is_some() {
         eprintln!("firecrest: Ctrl-A x ends the guest");
     }
     let running = Arc::new(vm.start()?);
@@ -81,10 +89,14 @@ pub fn run(args: &mut lexopt::Parser) -> Result<u8, Box<dyn Error>> {
         drop(terminal);
         process::exit(19);
     });
-    let input = running.console_input();
-    thread::spawn(move || terminal::feed(input, escapes, &at_escape));
-    let exit = running.wait()?;
-    drop((running, raw)); // In this order: the last of the output, then the terminal.
+    if raw.is_some() {
+        let input = running.console_input();
+        thread::spawn(move || terminal::feed(input, &at_escape));
+    }
+    let exit = running.wait()?; // With the last of the output, before the terminal is as it was.
+    drop(raw);
+    // All threads of the VM have ended. What it holds goes with the process, at once.
+    mem::forget(running);
 
     if let Some((began, timeline)) = timeline {
         tell(began, &timeline);

@@ -49,13 +49,13 @@ fn set(settings: &libc::termios) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Carries standard input to the guest until either ends; with `escapes`, Ctrl-A x stops the guest.
-pub fn feed(mut guest: ConsoleInput, escapes: bool, stop: &StopHandle) -> io::Result<()> {
+/// Carries what is typed to the guest until either ends. Ctrl-A x stops the guest.
+pub fn feed(mut guest: ConsoleInput, stop: &StopHandle) -> io::Result<()> {
     const CTRL_A: u8 = 1;
     let mut escaped = false;
     for byte in io::stdin().lock().bytes() {
         match (std::mem::take(&mut escaped), byte?) {
-            (false, CTRL_A) if escapes => escaped = true,
+            (false, CTRL_A) => escaped = true,
             (true, b'x') => stop.stop(),
             (_, byte) => guest.write_all(&[byte])?,
         }
