@@ -24,6 +24,7 @@ use crate::error::KernelError;
 
 /// A kernel to boot. Cloning it shares the open files.
 #[derive(Clone, Debug)]
+#[must_use]
 pub struct Kernel {
     pub(crate) source: Arc<Source>,
     pub(crate) cmdline: Vec<u8>,
@@ -110,7 +111,6 @@ impl Kernel {
 
     /// Sets the command line. Its length and bytes are checked by [`Builder::build`](crate::Builder::build):
     /// at most what the kernel's boot protocol allows (2,047 bytes), and no NUL.
-    #[must_use]
     pub fn cmdline(mut self, cmdline: impl Into<Vec<u8>>) -> Self {
         self.cmdline = cmdline.into();
         self
@@ -131,7 +131,6 @@ impl Kernel {
     }
 
     /// Sets the way the kernel is entered; [`Protocol::Auto`] unless set.
-    #[must_use]
     pub fn protocol(mut self, protocol: Protocol) -> Self {
         self.protocol = protocol;
         self

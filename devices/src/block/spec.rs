@@ -48,6 +48,7 @@ pub enum Cache {
 
 /// A disk to be built.
 #[derive(Clone, Debug)]
+#[must_use]
 pub struct Block {
     path: PathBuf,
     read_only: bool,
@@ -159,7 +160,6 @@ pub enum BlockError {
 
 impl Block {
     /// A disk that is this file or block device, as it is ("raw").
-    #[must_use]
     pub fn file(path: impl Into<PathBuf>) -> Self {
         Self {
             path: path.into(),
@@ -174,49 +174,42 @@ impl Block {
     }
 
     /// Whether the guest may only read. Several disks may then be the same file.
-    #[must_use]
     pub fn read_only(mut self, read_only: bool) -> Self {
         self.read_only = read_only;
         self
     }
 
     /// The serial number, of up to 20 bytes, by which the guest can tell the disk from others.
-    #[must_use]
     pub fn serial(mut self, serial: impl Into<String>) -> Self {
         self.serial = serial.into();
         self
     }
 
     /// How requests are carried out.
-    #[must_use]
     pub fn engine(mut self, engine: BlockEngine) -> Self {
         self.engine = engine;
         self
     }
 
     /// The number of queues, from 1 to 16, each with a thread: as many as vCPUs are to do I/O at once.
-    #[must_use]
     pub fn queues(mut self, queues: u16) -> Self {
         self.queues = queues;
         self
     }
 
     /// The size of the blocks that the guest reads and writes: 512 or 4096 bytes.
-    #[must_use]
     pub fn block_size(mut self, block_size: u32) -> Self {
         self.block_size = block_size;
         self
     }
 
     /// When writes are on stable storage.
-    #[must_use]
     pub fn cache(mut self, cache: Cache) -> Self {
         self.cache = cache;
         self
     }
 
     /// How much the disk may do, all its queues together.
-    #[must_use]
     pub fn rate_limit(mut self, rate_limit: RateLimit) -> Self {
         self.rate_limit = rate_limit;
         self

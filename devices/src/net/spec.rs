@@ -32,6 +32,7 @@ pub(super) const LINK_DOWN: u16 = 0;
 ///
 /// The interface's address, its being up and what it is connected to are the host's to configure.
 #[derive(Debug)]
+#[must_use]
 pub struct Net {
     taps: Taps,
     mac: Option<[u8; 6]>,
@@ -185,7 +186,6 @@ impl Net {
     ///
     /// The kernel does not say whether a descriptor has `IFF_NO_PI`. Through one that lacks it no frame comes
     /// or goes as it should.
-    #[must_use]
     pub fn fds(fds: Vec<OwnedFd>) -> Self {
         Self::on(Taps::Given(fds))
     }
@@ -195,14 +195,12 @@ impl Net {
     }
 
     /// The card's address; without one the driver takes one at random.
-    #[must_use]
     pub fn mac(mut self, mac: [u8; 6]) -> Self {
         self.mac = Some(mac);
         self
     }
 
     /// The longest packet that the driver is to send: 68 to 65535 bytes. Does not change the host's side.
-    #[must_use]
     pub fn mtu(mut self, mtu: u16) -> Self {
         self.mtu = Some(mtu);
         self
@@ -210,21 +208,18 @@ impl Net {
 
     /// Pairs of receive and transmit queues, 1 to 16, each with a thread of its own. A driver starts with
     /// one and says how many it uses.
-    #[must_use]
     pub fn queue_pairs(mut self, pairs: u16) -> Self {
         self.pairs = Some(pairs);
         self
     }
 
     /// How much the driver may receive. What comes faster waits in the TAP, and is lost where that is full.
-    #[must_use]
     pub fn rx_rate_limit(mut self, limit: RateLimit) -> Self {
         self.limits.receive = limit;
         self
     }
 
     /// How much the driver may send. What it sends faster waits in its queues.
-    #[must_use]
     pub fn tx_rate_limit(mut self, limit: RateLimit) -> Self {
         self.limits.transmit = limit;
         self

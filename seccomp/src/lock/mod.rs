@@ -73,6 +73,7 @@ pub use self::report::Report;
 /// # }
 /// ```
 #[derive(Debug, Default)]
+#[must_use]
 pub struct Lock {
     strict: bool,
     namespaces: bool,
@@ -86,7 +87,6 @@ pub struct Lock {
 
 impl Lock {
     /// `no_new_privs`, no capabilities, no core dumps and no tracing, limits, Landlock.
-    #[must_use]
     pub fn new() -> Self {
         Self { descriptors: 64, ..Self::default() }
     }
@@ -96,7 +96,6 @@ impl Lock {
     /// Without it, three things are: a kernel without Landlock, or with one that leaves something open; a bounding
     /// set that may not be emptied; a kept socket that cannot be removed at the end. Everything else is an error in
     /// any case.
-    #[must_use]
     pub fn strict(mut self) -> Self {
         self.strict = true;
         self
@@ -105,7 +104,6 @@ impl Lock {
     /// Mount, network, IPC and UTS namespaces of the process's own, with nothing in them: an empty root file system
     /// and no network interface that is up. Where the process may not make them, it makes a user namespace first,
     /// which the kernel may allow anybody. It cannot make further user namespaces after that.
-    #[must_use]
     pub fn namespaces(mut self) -> Self {
         self.namespaces = true;
         self
@@ -113,21 +111,18 @@ impl Lock {
 
     /// A PID namespace, in which the process is alone. [`begin`](Self::begin) then forks, and returns in the child.
     /// The parent does nothing but pass signals on to it, wait for its end, and end in the same way.
-    #[must_use]
     pub fn pid_namespace(mut self) -> Self {
         self.pid_namespace = true;
         self
     }
 
     /// Becomes this user and this group, and no other group's member. Kept sockets become that user's.
-    #[must_use]
     pub fn user(mut self, uid: u32, gid: u32) -> Self {
         self.user = Some((uid, gid));
         self
     }
 
     /// Moves the process into a cgroup, and sets limits there.
-    #[must_use]
     pub fn cgroup(mut self, cgroup: Cgroup) -> Self {
         self.cgroup = Some(cgroup);
         self
@@ -139,7 +134,6 @@ impl Lock {
     ///
     /// The socket has to exist when the lock is applied. Give it a directory of its own: all that is in there stays
     /// visible. With namespaces, it cannot lie in the root directory.
-    #[must_use]
     pub fn keep_socket(mut self, path: impl Into<PathBuf>) -> Self {
         self.sockets.push(path.into());
         self
@@ -147,7 +141,6 @@ impl Lock {
 
     /// How many descriptors the process may open besides those that are open when the lock is applied; 64 unless set.
     /// The limit that the process has already is never raised.
-    #[must_use]
     pub fn descriptors(mut self, more: u64) -> Self {
         self.descriptors = more;
         self

@@ -45,6 +45,7 @@ impl HugePages {
 
 /// A guest's memory: its size and what backs it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
 pub struct Memory {
     bytes: u64,
     huge_pages: HugePages,
@@ -53,19 +54,16 @@ pub struct Memory {
 impl Memory {
     /// This many bytes. Checked by [`Builder::build`](crate::Builder::build): from [`MIN_BYTES`] to
     /// [`MAX_BYTES`], and whole pages.
-    #[must_use]
     pub fn bytes(bytes: u64) -> Self {
         Self { bytes, huge_pages: HugePages::default() }
     }
 
     /// This many MiB; a size that overflows 64 bits of bytes is refused like any that is too large.
-    #[must_use]
     pub fn mib(mib: u64) -> Self {
         Self::bytes(mib.saturating_mul(1 << 20))
     }
 
     /// Backs the memory with these pages.
-    #[must_use]
     pub fn huge_pages(mut self, huge_pages: HugePages) -> Self {
         self.huge_pages = huge_pages;
         self
