@@ -21,26 +21,7 @@ const WHOLE: &str = "that is the whole root, which is to be empty: give the sock
 /// The directory that becomes the root.
 const ROOT: &str = "root";
 
-const OPEN_TREE_CLONE: libc::c_uint = 1;
-const OPEN_TREE_CLOEXEC: libc::c_uint = 0o2_000_000;
-const AT_RECURSIVE: libc::c_uint = 0x8000;
-const AT_EMPTY_PATH: libc::c_uint = 0x1000;
-const MOVE_MOUNT_F_EMPTY_PATH: libc::c_uint = 4;
-const FSOPEN_CLOEXEC: libc::c_uint = 1;
-const FSMOUNT_CLOEXEC: libc::c_uint = 1;
-const FSCONFIG_SET_STRING: libc::c_uint = 1;
-const FSCONFIG_CMD_CREATE: libc::c_uint = 6;
-const RDONLY: u64 = 1;
-const NOSUID_NODEV_NOEXEC: u64 = 2 | 4 | 8;
-
-/// `struct mount_attr`.
-#[repr(C)]
-struct Attributes {
-    set: u64,
-    clear: u64,
-    propagation: u64,
-    user_namespace: u64,
-}
+const NOSUID_NODEV_NOEXEC: u64 = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC;
 
 /// Leaves the calling process's mount namespace, which has to be its own, with an empty root.
 pub(super) fn empty(kept: &[Kept]) -> Result<(), LockError> {
@@ -60,7 +41,7 @@ pub(super) fn empty(kept: &[Kept]) -> Result<(), LockError> {
             return Err(keep(io::Error::new(io::ErrorKind::InvalidInput, WHOLE)));
         }
         let tree = clone_tree(&socket.directory).map_err(keep)?;
-        set_attributes(&tree, NOSUID_NODEV_NOEXEC, AT_RECURSIVE).map_err(keep)?;
+        set_attributes(&tree, NOSUID_NODEV_NOEXEC, libc::AT_RECURSIVE).map_err(keep)?;
         trees.push((here.join(&socket.directory), tree));
     }
     let root = new_tmpfs().map_err(cannot("make an empty file system"))?;
@@ -76,7 +57,7 @@ pub(super) fn empty(kept: &[Kept]) -> Result<(), LockError> {
         make_directories(&here).map_err(cannot("make the working directory in the empty root"))?;
     }
     leave_old_root().map_err(cannot("leave the old root"))?;
-    set_attributes(&root, RDONLY | NOSUID_NODEV_NOEXEC, 0)
+    set_attributes(&root, libc::MOUNT_ATTR_RDONLY | NOSUID_NODEV_NOEXEC, 0)
         .map_err(cannot("make the empty root read-only"))?;
     env::set_current_dir(ROOT).map_err(cannot("enter the empty root"))?;
     // SAFETY: a string that ends.
@@ -123,24 +104,25 @@ fn set_propagation() -> io::Result<()> {
 /// A copy of what is mounted at and below a directory, attached nowhere.
 fn clone_tree(directory: &Path) -> io::Result<OwnedFd> {
     let path = c_path(directory)?;
-    let flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE;
+    let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | libc::AT_RECURSIVE.cast_unsigned();
     // SAFETY: a string that ends.
     descriptor(unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, path.as_ptr(), flags) })
 }
 
 fn new_tmpfs() -> io::Result<OwnedFd> {
     // SAFETY: a string that ends.
-    let context = descriptor(unsafe { libc::syscall(libc::SYS_fsopen, c"tmpfs".as_ptr(), FSOPEN_CLOEXEC) })?;
+    let context =
+        descriptor(unsafe { libc::syscall(libc::SYS_fsopen, c"tmpfs".as_ptr(), libc::FSOPEN_CLOEXEC) })?;
     let configure = |command: libc::c_uint, key: *const libc::c_char, value: *const libc::c_char| {
         // SAFETY: strings that end, or null where the command takes none.
         check(unsafe { libc::syscall(libc::SYS_fsconfig, context.as_raw_fd(), command, key, value, 0) })
     };
     // Or else it would be everybody's to write.
-    configure(FSCONFIG_SET_STRING, c"mode".as_ptr(), c"0755".as_ptr())?;
-    configure(FSCONFIG_CMD_CREATE, ptr::null(), ptr::null())?;
+    configure(libc::FSCONFIG_SET_STRING, c"mode".as_ptr(), c"0755".as_ptr())?;
+    configure(libc::FSCONFIG_CMD_CREATE, ptr::null(), ptr::null())?;
     // SAFETY: takes no pointers.
     descriptor(unsafe {
-        libc::syscall(libc::SYS_fsmount, context.as_raw_fd(), FSMOUNT_CLOEXEC, NOSUID_NODEV_NOEXEC)
+        libc::syscall(libc::SYS_fsmount, context.as_raw_fd(), libc::FSMOUNT_CLOEXEC, NOSUID_NODEV_NOEXEC)
     })
 }
 
@@ -154,23 +136,23 @@ fn attach(tree: &OwnedFd, path: &CStr) -> io::Result<()> {
             c"".as_ptr(),
             libc::AT_FDCWD,
             path.as_ptr(),
-            MOVE_MOUNT_F_EMPTY_PATH,
+            libc::MOVE_MOUNT_F_EMPTY_PATH,
         )
     })
     .map(drop)
 }
 
-fn set_attributes(tree: &OwnedFd, set: u64, flags: libc::c_uint) -> io::Result<()> {
-    let attributes = Attributes { set, clear: 0, propagation: 0, user_namespace: 0 };
+fn set_attributes(tree: &OwnedFd, attr_set: u64, flags: libc::c_int) -> io::Result<()> {
+    let attributes = libc::mount_attr { attr_set, attr_clr: 0, propagation: 0, userns_fd: 0 };
     // SAFETY: a string that ends, and a struct of which the kernel reads as many bytes as it is told.
     check(unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
             tree.as_raw_fd(),
             c"".as_ptr(),
-            AT_EMPTY_PATH | flags,
+            libc::AT_EMPTY_PATH | flags,
             &raw const attributes,
-            size_of::<Attributes>(),
+            size_of::<libc::mount_attr>(),
         )
     })
     .map(drop)
