@@ -14,6 +14,7 @@ use crate::role::Role;
 ///
 /// The lists bind the threads that the VM starts, and no other thread of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
 pub struct Jail {
     mode: Mode,
     without: Option<(Role, usize)>,
@@ -44,7 +45,6 @@ impl Jail {
     /// the C library has every thread make, are answered without being made. They hold what was opened for them,
     /// and of what they may call, `connect` alone asks who they are (a vsock device reaching for the sockets of
     /// the host's programs).
-    #[must_use]
     pub fn enforce() -> Self {
         Self::of(Mode::Enforce)
     }
@@ -53,7 +53,6 @@ impl Jail {
     /// embedder has to have installed, learns of the thread's name and the call's number from
     /// [`Violation`](crate::Violation); it runs on the thread, with the thread's filter. Where there is none, the
     /// process dies.
-    #[must_use]
     pub fn trap() -> Self {
         Self::of(Mode::Trap)
     }
@@ -61,19 +60,16 @@ impl Jail {
     /// The call is made. The host's audit log names the thread and the call's number, as for
     /// [`enforce`](Self::enforce). To find out what an embedder's logger or console writer calls, and to see
     /// whole backtraces of panics.
-    #[must_use]
     pub fn log() -> Self {
         Self::of(Mode::Log)
     }
 
     /// There are no filters.
-    #[must_use]
     pub fn off() -> Self {
         Self::of(Mode::Off)
     }
 
     /// Leaves one rule of a role out, by its place in [`Role::rules`]: for tests that show that it is needed.
-    #[must_use]
     pub fn without(mut self, role: Role, rule: usize) -> Self {
         self.without = Some((role, rule));
         self
@@ -89,25 +85,24 @@ impl Jail {
     /// # Errors
     /// The kernel has no seccomp, or not all of it that the mode needs.
     pub fn filter(self, role: Role, kicks: RawFd) -> Result<Filter, JailError> {
-        if self.mode == Mode::Off {
-            return Ok(Filter::none());
-        }
-        let action = self.action();
-        check(&action)?;
+        let (action, number, name) = match self.mode {
+            Mode::Off => return Ok(Filter::none()),
+            Mode::Trap => (SeccompAction::Trap, libc::SECCOMP_RET_TRAP, "SECCOMP_RET_TRAP"),
+            Mode::Log => (SeccompAction::Log, libc::SECCOMP_RET_LOG, "SECCOMP_RET_LOG"),
+            Mode::Enforce => {
+                (SeccompAction::KillProcess, libc::SECCOMP_RET_KILL_PROCESS, "SECCOMP_RET_KILL_PROCESS")
+            }
+        };
+        is_available(number).map_err(|source| match source.raw_os_error() {
+            Some(libc::EOPNOTSUPP) => JailError::NoAction { action: name, source },
+            _ => JailError::NoSeccomp(source),
+        })?;
         let facts = Facts { kicks, refuses: self.mode != Mode::Log };
         let left_out = self.without.filter(|(of, _)| *of == role).map(|(_, rule)| rule);
         let rules =
             role.rules().enumerate().filter(|(place, _)| Some(*place) != left_out).map(|(_, rule)| rule);
         let program = compile(rules, action, facts).map_err(|source| JailError::Compile { role, source })?;
         Ok(Filter { program: Some(program.into()), traps: self.mode == Mode::Trap })
-    }
-
-    fn action(self) -> SeccompAction {
-        match self.mode {
-            Mode::Enforce | Mode::Off => SeccompAction::KillProcess,
-            Mode::Trap => SeccompAction::Trap,
-            Mode::Log => SeccompAction::Log,
-        }
     }
 }
 
@@ -177,19 +172,6 @@ pub enum JailError {
     },
 }
 
-/// Checks that the kernel can filter, and knows the action.
-fn check(action: &SeccompAction) -> Result<(), JailError> {
-    let (number, name) = match action {
-        SeccompAction::Trap => (libc::SECCOMP_RET_TRAP, "SECCOMP_RET_TRAP"),
-        SeccompAction::Log => (libc::SECCOMP_RET_LOG, "SECCOMP_RET_LOG"),
-        _ => (libc::SECCOMP_RET_KILL_PROCESS, "SECCOMP_RET_KILL_PROCESS"),
-    };
-    is_available(number).map_err(|source| match source.raw_os_error() {
-        Some(libc::EOPNOTSUPP) => JailError::NoAction { action: name, source },
-        _ => JailError::NoSeccomp(source),
-    })
-}
-
 /// Lets the calling thread take `SIGSYS`.
 #[allow(unsafe_code, reason = "the standard library does not know signals")]
 fn open_sigsys() {
@@ -202,6 +184,7 @@ fn open_sigsys() {
     }
 }
 
+/// Checks that the kernel can filter, and knows the action.
 #[allow(unsafe_code, reason = "a system call that libc has no function for")]
 fn is_available(action: u32) -> io::Result<()> {
     // SAFETY: SECCOMP_GET_ACTION_AVAIL reads the number behind the pointer and changes nothing.
