@@ -22,6 +22,7 @@ const MOST_PERCENT: u64 = 100 * 65_536;
 /// A cgroup to be in, and its limits. The directory exists already, belongs to this process alone, and stays when it
 /// ends: it cannot be removed from inside.
 #[derive(Clone, Debug)]
+#[must_use]
 pub struct Cgroup {
     directory: PathBuf,
     memory_mib: Option<u64>,
@@ -36,21 +37,18 @@ impl Cgroup {
     }
 
     /// Memory at most, in MiB: the guest's, and what the monitor has besides. Beyond it, the process is killed.
-    #[must_use]
     pub fn memory_mib(mut self, mib: u64) -> Self {
         self.memory_mib = Some(mib);
         self
     }
 
     /// CPU time at most, in percent of one CPU: 150 is one and a half.
-    #[must_use]
     pub fn cpu_percent(mut self, percent: u64) -> Self {
         self.cpu_percent = Some(percent);
         self
     }
 
     /// Threads and processes at most.
-    #[must_use]
     pub fn pids(mut self, most: u64) -> Self {
         self.pids = Some(most);
         self
@@ -60,16 +58,14 @@ impl Cgroup {
     pub(super) fn join(&self) -> Result<(), LockError> {
         self.check_directory()?;
         for (file, value) in self.values()? {
-            self.write(file, value).map_err(|(path, value, source)| match source.kind() {
-                ErrorKind::NotFound => LockError::Controller { path: self.directory.clone(), file },
-                _ => LockError::Cgroup { path, value, source },
+            self.write(file, value).map_err(|error| match error {
+                LockError::Cgroup { source, .. } if source.kind() == ErrorKind::NotFound => {
+                    LockError::Controller { path: self.directory.clone(), file }
+                }
+                error => error,
             })?;
         }
-        self.write("cgroup.procs", "0".to_owned()).map_err(|(path, value, source)| LockError::Cgroup {
-            path,
-            value,
-            source,
-        })
+        self.write("cgroup.procs", "0".to_owned())
     }
 
     fn values(&self) -> Result<Vec<(&'static str, String)>, LockError> {
@@ -99,13 +95,11 @@ impl Cgroup {
         Err(LockError::NotCgroup { path: self.directory.clone() })
     }
 
-    fn write(&self, file: &str, value: String) -> Result<(), (PathBuf, String, io::Error)> {
+    fn write(&self, file: &str, value: String) -> Result<(), LockError> {
         let path = self.directory.join(file);
-        let written = OpenOptions::new().write(true).open(&path);
-        match written.and_then(|mut opened| opened.write_all(value.as_bytes())) {
-            Ok(()) => Ok(()),
-            Err(source) => Err((path, value, source)),
-        }
+        let opened = OpenOptions::new().write(true).open(&path);
+        let written = opened.and_then(|mut opened| opened.write_all(value.as_bytes()));
+        written.map_err(|source| LockError::Cgroup { path, value, source })
     }
 }
 
