@@ -28,23 +28,14 @@ const LISTENER: u32 = 1;
 /// The card without queues.
 #[derive(Debug)]
 pub(super) struct Broker {
-    listener: Listener,
-    path: PathBuf,
-    orders: Arc<Mailbox<Order>>,
-    deliveries: Arc<Mailbox<Delivery>>,
-    seats: Seats,
+    pub listener: Listener,
+    pub path: PathBuf,
+    pub orders: Arc<Mailbox<Order>>,
+    pub deliveries: Arc<Mailbox<Delivery>>,
+    pub seats: Seats,
 }
 
 impl Broker {
-    pub fn new(
-        listener: Listener,
-        path: PathBuf,
-        orders: Arc<Mailbox<Order>>,
-        deliveries: Arc<Mailbox<Delivery>>,
-    ) -> Self {
-        Self { listener, path, orders, deliveries, seats: Seats::default() }
-    }
-
     /// Does what has been ordered. The worker orders no more than it can have answered.
     fn carry_out(&self) {
         while let Some(order) = self.orders.take() {

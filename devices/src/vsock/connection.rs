@@ -13,9 +13,10 @@ use std::num::Wrapping;
 use super::packet::{HOST_CID, Header, Key, STREAM, op, shut};
 
 /// How far a connection has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Phase {
     /// The guest asked for it, and the broker is dialling.
+    #[default]
     Dialing,
     /// A program on the host asked for it, and the guest has not answered.
     Asking,
@@ -73,7 +74,7 @@ pub(super) enum End {
 }
 
 /// A connection's state.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Connection {
     pub key: Key,
     /// Tells it from every other connection that there was, of the same ports too.
@@ -114,22 +115,7 @@ impl Connection {
     }
 
     fn new(cid: u64, key: Key, phase: Phase, serial: u64, window: u32) -> Self {
-        Self {
-            key,
-            serial,
-            cid,
-            phase,
-            pending: 0,
-            window,
-            passed_on: Wrapping(0),
-            told: Wrapping(0),
-            guest_window: 0,
-            guest_passed_on: Wrapping(0),
-            sent: Wrapping(0),
-            asked: false,
-            guest_shut: 0,
-            host_shut: 0,
-        }
+        Self { key, serial, cid, phase, window, ..Self::default() }
     }
 
     /// A packet of the guest's, while `queued` bytes wait for the host's peer.

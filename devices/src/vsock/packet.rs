@@ -28,7 +28,7 @@ pub(super) mod shut {
 }
 
 /// Which connection a packet belongs to: the host's address and the guest's are the same for all.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Key {
     pub guest_port: u32,
     pub host_port: u32,

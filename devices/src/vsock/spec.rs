@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::broker::Broker;
 use super::listener::Listener;
-use super::mailbox::Mailbox;
+use super::mailbox::{Mailbox, Seats};
 use super::worker::{RX, Streams, TX};
 use crate::virtio::{Device, Kind};
 
@@ -145,7 +145,9 @@ impl Vsock {
 
         let orders = Mailbox::new().map_err(VsockError::Descriptor)?;
         let deliveries = Mailbox::new().map_err(VsockError::Descriptor)?;
-        let broker = Broker::new(listener, path, Arc::clone(&orders), Arc::clone(&deliveries));
+        let (to_broker, from_broker) = (Arc::clone(&orders), Arc::clone(&deliveries));
+        let seats = Seats::default();
+        let broker = Broker { listener, path, orders: to_broker, deliveries: from_broker, seats };
         let streams = Streams::new(cid.into(), connections, timeouts, orders, deliveries)
             .map_err(VsockError::Descriptor)?;
         Ok(Device {

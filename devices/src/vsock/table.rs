@@ -22,7 +22,7 @@ pub(super) const FIRST_PORT: u32 = 1 << 30;
 const LAST_PORT: u32 = (1 << 31) - 1;
 
 /// A connection and what belongs to it on the host's side.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Link {
     pub connection: Connection,
     /// The socket; `None` before the broker has reached anyone, and after the peer has gone.
@@ -61,7 +61,7 @@ impl Link {
 }
 
 /// The connections.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Table {
     links: Vec<Option<Box<Link>>>,
     free: Vec<u32>,
@@ -76,16 +76,7 @@ pub(super) struct Table {
 impl Table {
     /// An empty one, for at most `most` connections.
     pub fn new(most: usize) -> Self {
-        Self {
-            links: Vec::new(),
-            free: Vec::new(),
-            slots: BTreeMap::new(),
-            round: VecDeque::new(),
-            most,
-            next_port: FIRST_PORT,
-            next_serial: 0,
-            windows: 0,
-        }
+        Self { most, next_port: FIRST_PORT, ..Self::default() }
     }
 
     pub fn is_full(&self) -> bool {
@@ -112,11 +103,7 @@ impl Table {
     }
 
     /// Adds what `connection` makes of a serial number and a window; `None` where there is no place for it.
-    pub fn add(
-        &mut self,
-        stream: Option<Socket>,
-        connection: impl FnOnce(u64, u32) -> Connection,
-    ) -> Option<u32> {
+    pub fn add(&mut self, connection: impl FnOnce(u64, u32) -> Connection) -> Option<u32> {
         if self.is_full() {
             return None;
         }
@@ -126,20 +113,7 @@ impl Table {
         if self.slots.contains_key(&key) {
             return None;
         }
-        let link = Box::new(Link {
-            connection,
-            stream,
-            backlog: Backlog::default(),
-            readable: false,
-            ending: false,
-            hung_up: false,
-            waits_to_write: false,
-            burst: 1,
-            turn: 0,
-            deadline: None,
-            window,
-            in_round: false,
-        });
+        let link = Box::new(Link { connection, burst: 1, window, ..Link::default() });
         let slot = match self.free.pop() {
             Some(slot) => slot,
             None => {

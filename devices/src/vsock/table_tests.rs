@@ -6,7 +6,7 @@ use crate::vsock::packet::{Header, op};
 
 fn add(table: &mut Table, guest_port: u32) -> Option<u32> {
     let key = table.allocate(guest_port);
-    table.add(None, |serial, window| Connection::asking(3, key, serial, window))
+    table.add(|serial, window| Connection::asking(3, key, serial, window))
 }
 
 #[test]
@@ -29,8 +29,8 @@ fn ports_are_not_given_twice() {
     // The guest chose one of ours.
     let request =
         Header { src_cid: 3, src_port: 7, dst_port: FIRST_PORT + 1, op: op::REQUEST, ..Header::default() };
-    assert!(table.add(None, |serial, window| Connection::dialing(&request, serial, window)).is_some());
-    assert!(table.add(None, |serial, window| Connection::dialing(&request, serial, window)).is_none());
+    assert!(table.add(|serial, window| Connection::dialing(&request, serial, window)).is_some());
+    assert!(table.add(|serial, window| Connection::dialing(&request, serial, window)).is_none());
     assert_eq!(table.allocate(7).host_port, FIRST_PORT);
     assert_eq!(table.allocate(7).host_port, FIRST_PORT + 2);
     table.next_port = LAST_PORT;

@@ -19,8 +19,8 @@ use vmm_sys_util::eventfd::EventFd;
 
 use super::calls::Calls;
 use super::connection::{Connection, End};
-use super::lobby::Lobby;
-use super::mailbox::{Call, Delivery, Mailbox, Order, SEATS, Seat};
+use super::lobby::{Guided, Lobby};
+use super::mailbox::{Call, Delivery, Mailbox, Order, SEATS};
 use super::packet::Header;
 use super::receive::BURST;
 use super::socket::Socket;
@@ -147,7 +147,7 @@ impl Streams {
         if self.calls.len() >= self.connections {
             return false;
         }
-        let slot = self.table.add(None, |serial, window| Connection::dialing(request, serial, window));
+        let slot = self.table.add(|serial, window| Connection::dialing(request, serial, window));
         let Some(link) = slot.and_then(|slot| self.table.get(slot)) else { return false };
         let Connection { key, serial, .. } = link.connection;
         let call = Call { key, serial };
@@ -163,7 +163,8 @@ impl Streams {
                 None => return,
                 Some(Delivery::Client { stream, seat }) => {
                     let socket = Socket::new(stream, &self.orders);
-                    self.enter(socket, seat, events);
+                    let guided = self.lobby.enter(socket, seat, self.clock.now(), events);
+                    self.client(guided, events);
                 }
                 Some(Delivery::Held) => {
                     self.accepts_at = self.accepts_at.or_else(|| self.clock.now().checked_add(ACCEPT_AGAIN));
@@ -180,22 +181,16 @@ impl Streams {
         self.call_again();
     }
 
-    /// A program on the host has connected.
-    fn enter(&mut self, socket: Socket, seat: Seat, events: &mut Events<'_, '_>) {
-        let guided = self.lobby.enter(socket, seat, self.clock.now(), events);
-        if let Some((port, socket)) = guided {
-            self.client(port, socket, events);
-        }
-    }
-
-    /// A program on the host connects to the guest. Where there is no place, it reads the end of the stream.
-    fn client(&mut self, guest_port: u32, socket: Socket, events: &mut Events<'_, '_>) {
+    /// A program on the host connects to the guest, once the lobby knows where to. Where there is no place, it reads
+    /// the end of the stream.
+    fn client(&mut self, guided: Option<Guided>, events: &mut Events<'_, '_>) {
+        let Some((guest_port, socket)) = guided else { return };
         if self.table.is_full() {
             self.note("a client on the host is refused, there are too many connections");
             return;
         }
         let (cid, key) = (self.cid, self.table.allocate(guest_port));
-        let slot = self.table.add(None, |serial, window| Connection::asking(cid, key, serial, window));
+        let slot = self.table.add(|serial, window| Connection::asking(cid, key, serial, window));
         if let Some(slot) = slot {
             self.attach(slot, socket, events);
             self.settle(slot, events);
@@ -425,9 +420,8 @@ impl Card for Streams {
             // After too many of them we are called again.
             DELIVERIES | AGAIN => self.take_deliveries(events),
             FIRST_CLIENT.. => {
-                if let Some((port, socket)) = self.lobby.ready(token, events) {
-                    self.client(port, socket, events);
-                }
+                let guided = self.lobby.ready(token, events);
+                self.client(guided, events);
             }
             _ => self.socket_ready(token.saturating_sub(FIRST_LINK), ready, events),
         }
