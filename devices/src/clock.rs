@@ -12,6 +12,8 @@ use std::ptr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use vmm_sys_util::syscall::SyscallReturnCode;
+
 use crate::host_io::Here;
 
 /// What it counts in: milliseconds, as waits do.
@@ -35,18 +37,15 @@ impl Clock {
         // SAFETY: takes numbers only.
         let fd =
             unsafe { libc::timerfd_create(libc::CLOCK_MONOTONIC, libc::TFD_NONBLOCK | libc::TFD_CLOEXEC) };
-        if fd < 0 {
-            return Err(io::Error::last_os_error());
-        }
+        let fd = SyscallReturnCode(fd).into_result()?;
         // SAFETY: the descriptor is new and nobody else's.
         let timer = unsafe { OwnedFd::from_raw_fd(fd) };
         let tick = libc::timespec { tv_sec: 0, tv_nsec: TICK_NANOS };
         let setting = libc::itimerspec { it_interval: tick, it_value: tick };
         let start = Instant::now();
         // SAFETY: the call reads the setting and is not asked for the old one.
-        if unsafe { libc::timerfd_settime(fd, 0, &raw const setting, ptr::null_mut()) } < 0 {
-            return Err(io::Error::last_os_error());
-        }
+        let set = unsafe { libc::timerfd_settime(fd, 0, &raw const setting, ptr::null_mut()) };
+        SyscallReturnCode(set).into_empty_result()?;
         Ok(Self { timer, start, ticks: AtomicU64::new(0) })
     }
 

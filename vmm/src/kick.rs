@@ -15,6 +15,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use firecrest_devices::host_io::Here;
+use vmm_sys_util::signal::create_sigset;
 
 /// Kicks of one vCPU.
 #[derive(Debug)]
@@ -73,12 +74,9 @@ impl Kick {
 
 impl Pending {
     pub(crate) fn new(signal: libc::c_int) -> io::Result<Self> {
-        // SAFETY: an all-zero sigset_t is a valid set, sigaddset writes to it alone, and signalfd reads it.
-        let fd = unsafe {
-            let mut set: libc::sigset_t = std::mem::zeroed();
-            libc::sigaddset(&raw mut set, signal);
-            libc::signalfd(-1, &raw const set, libc::SFD_NONBLOCK | libc::SFD_CLOEXEC)
-        };
+        let set = create_sigset(&[signal])?;
+        // SAFETY: the call reads the set.
+        let fd = unsafe { libc::signalfd(-1, &raw const set, libc::SFD_NONBLOCK | libc::SFD_CLOEXEC) };
         done(fd)?;
         // SAFETY: the descriptor is new and nobody else's.
         Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))

@@ -8,6 +8,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
+use vmm_sys_util::syscall::SyscallReturnCode;
+
 /// Connects to the socket at `path`; the stream does not block.
 ///
 /// # Errors
@@ -26,15 +28,10 @@ pub(super) fn dial(path: &Path) -> io::Result<UnixStream> {
 
     let flags = libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
     // SAFETY: the call takes numbers only.
-    let fd = unsafe { libc::socket(libc::AF_UNIX, flags, 0) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
+    let fd = SyscallReturnCode(unsafe { libc::socket(libc::AF_UNIX, flags, 0) }).into_result()?;
     // SAFETY: the descriptor is new and nobody else's.
     let stream = unsafe { UnixStream::from_raw_fd(fd) };
     // SAFETY: `address` is initialised, of that length, and lives as long as the call.
-    if unsafe { libc::connect(fd, (&raw const address).cast(), len) } < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(stream)
+    let connected = unsafe { libc::connect(fd, (&raw const address).cast(), len) };
+    SyscallReturnCode(connected).into_empty_result().map(|()| stream)
 }

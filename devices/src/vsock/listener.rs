@@ -9,6 +9,8 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::ptr;
 
+use vmm_sys_util::syscall::SyscallReturnCode;
+
 /// A listening socket. Its file is removed with it.
 #[derive(Debug)]
 pub(super) struct Listener {
@@ -40,9 +42,7 @@ impl Listener {
         let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
         // SAFETY: no address is asked for.
         let fd = unsafe { libc::accept4(self.socket.as_raw_fd(), ptr::null_mut(), ptr::null_mut(), flags) };
-        if fd < 0 {
-            return Err(io::Error::last_os_error());
-        }
+        let fd = SyscallReturnCode(fd).into_result()?;
         // SAFETY: the descriptor is new and nobody else's.
         Ok(unsafe { UnixStream::from_raw_fd(fd) })
     }
