@@ -19,6 +19,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use firecrest_boot::{Image, Protocol};
+use vmm_sys_util::syscall::SyscallReturnCode;
 
 use crate::error::KernelError;
 
@@ -46,14 +47,6 @@ pub(crate) struct Initrd {
     pub(crate) len: u64,
 }
 
-impl Initrd {
-    fn sealed(&self) -> io::Result<Self> {
-        let file = seal_file(&self.file)?;
-        let len = file.metadata()?.len();
-        Ok(Self { file, len })
-    }
-}
-
 impl Kernel {
     /// Opens an uncompressed ELF kernel (`vmlinux`) or a bzImage.
     ///
@@ -71,8 +64,8 @@ impl Kernel {
     /// The bytes are no kernel, or the host has no memory for them.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, KernelError> {
         let name = "kernel in memory".to_owned();
-        match seal(&mut io::Cursor::new(bytes)) {
-            Ok(file) => Self::parse(name, file),
+        match seal(bytes) {
+            Ok((file, _)) => Self::parse(name, file),
             Err(source) => Err(KernelError::Seal { name, source }),
         }
     }
@@ -94,19 +87,12 @@ impl Kernel {
     /// # Errors
     /// The file cannot be read any more, is no kernel any more, or the host has no memory for it.
     pub fn sealed(&self) -> Result<Self, KernelError> {
-        let name = self.source.name.clone();
-        let copied = seal_file(&self.source.file);
-        let file = copied.map_err(|source| KernelError::Seal { name: name.clone(), source })?;
-        let initrd = match &self.initrd {
-            None => None,
-            Some(initrd) => Some(
-                initrd
-                    .sealed()
-                    .map(Arc::new)
-                    .map_err(|source| KernelError::Seal { name: format!("initrd of {name}"), source })?,
-            ),
-        };
-        Ok(Self { source: Self::parse(name, file)?.source, initrd, ..self.clone() })
+        let name = &self.source.name;
+        let copy = |file, name| seal_file(file).map_err(|source| KernelError::Seal { name, source });
+        let (file, _) = copy(&self.source.file, name.clone())?;
+        let initrd = self.initrd.as_ref().map(|initrd| copy(&initrd.file, format!("initrd of {name}")));
+        let initrd = initrd.transpose()?.map(|(file, len)| Arc::new(Initrd { file, len }));
+        Ok(Self { source: Self::parse(name.clone(), file)?.source, initrd, ..self.clone() })
     }
 
     /// Sets the command line. Its length and bytes are checked by [`Builder::build`](crate::Builder::build):
@@ -151,31 +137,27 @@ fn open_regular(path: &Path) -> Result<(File, u64), KernelError> {
 }
 
 /// Copies all of a file into a memfd, and seals it.
-fn seal_file(file: &File) -> io::Result<File> {
+fn seal_file(file: &File) -> io::Result<(File, u64)> {
     let mut file = file.try_clone()?;
     file.seek(SeekFrom::Start(0))?;
-    seal(&mut file)
+    seal(file)
 }
 
-/// Copies what is left of `from` into a memfd, and seals it.
-fn seal(from: &mut impl Read) -> io::Result<File> {
+/// Copies what is left of `from` into a memfd, seals it, and says how long it is.
+fn seal(mut from: impl Read) -> io::Result<(File, u64)> {
     // SAFETY: the name is a NUL-terminated string; the call makes a new descriptor or fails.
     let fd = unsafe {
         libc::memfd_create(c"firecrest-kernel".as_ptr(), libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING)
     };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
+    let fd = SyscallReturnCode(fd).into_result()?;
     // SAFETY: the descriptor was made just now and is nobody else's.
     let mut file = unsafe { File::from_raw_fd(fd) };
-    io::copy(from, &mut file)?;
+    let len = io::copy(&mut from, &mut file)?;
     file.flush()?;
     let seals = libc::F_SEAL_SEAL | libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_WRITE;
     // SAFETY: a descriptor of ours and plain integers.
-    if unsafe { libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, seals) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(file)
+    let sealed = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, seals) };
+    SyscallReturnCode(sealed).into_empty_result().map(|()| (file, len))
 }
 
 #[cfg(test)]
