@@ -69,6 +69,11 @@ impl Limiter {
         Ok(Self { bytes: tokens("bytes", limit.bytes)?, operations: tokens("operations", limit.operations)? })
     }
 
+    /// The same, where the limit limits anything.
+    pub(crate) fn of(limit: RateLimit, now: Instant) -> Result<Option<Self>, RateLimitError> {
+        (limit != RateLimit::default()).then(|| Self::new(limit, now)).transpose()
+    }
+
     /// How long the next operation has to wait; `None` where it may pass.
     pub(crate) fn wait(&mut self, now: Instant) -> Option<Duration> {
         let each = self.bytes.iter_mut().chain(&mut self.operations);

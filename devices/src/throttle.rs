@@ -27,29 +27,32 @@ impl Limit {
     }
 }
 
-/// A queue's view of a limit.
-#[derive(Debug)]
+/// A queue's view of a limit, where there is one: without, all may pass.
+#[derive(Debug, Default)]
 pub(crate) struct Throttle {
-    limit: Arc<Limit>,
+    limit: Option<Arc<Limit>>,
     until: Option<Instant>,
 }
 
 impl Throttle {
-    pub(crate) fn new(limit: Arc<Limit>) -> Self {
+    pub(crate) fn new(limit: Option<Arc<Limit>>) -> Self {
         Self { limit, until: None }
     }
 
     /// Whether an operation may pass now. If not, the queue waits from now on.
     pub(crate) fn admits(&mut self) -> bool {
-        let now = self.limit.clock.now();
-        let wait = self.limit.lock().wait(now);
+        let Some(limit) = &self.limit else { return true };
+        let now = limit.clock.now();
+        let wait = limit.lock().wait(now);
         self.until = wait.and_then(|wait| now.checked_add(wait));
         self.until.is_none()
     }
 
     /// An operation with `bytes` of payload passes.
     pub(crate) fn charge(&self, bytes: u64) {
-        self.limit.lock().charge(bytes);
+        if let Some(limit) = &self.limit {
+            limit.lock().charge(bytes);
+        }
     }
 
     /// Whether the queue waits.
@@ -59,7 +62,14 @@ impl Throttle {
 
     /// How long it has to wait yet, where it does.
     pub(crate) fn patience(&self) -> Option<Duration> {
-        self.until.map(|until| until.saturating_duration_since(self.limit.clock.now()))
+        let (until, limit) = (self.until?, self.limit.as_ref()?);
+        Some(until.saturating_duration_since(limit.clock.now()))
+    }
+
+    /// Whether its wait is over: then it does not wait any more.
+    pub(crate) fn ends(&mut self) -> bool {
+        let Some(limit) = &self.limit else { return false };
+        self.until.take_if(|until| *until <= limit.clock.now()).is_some()
     }
 
     /// The queue does not wait any more.

@@ -222,10 +222,7 @@ impl Block {
     pub fn build(self) -> Result<Device, BlockError> {
         let serial = self.check()?;
         let path = &self.path;
-        let now = Instant::now();
-        let limiter = (self.rate_limit != RateLimit::default())
-            .then(|| Limiter::new(self.rate_limit, now))
-            .transpose()
+        let limiter = Limiter::of(self.rate_limit, Instant::now())
             .map_err(|source| BlockError::RateLimit { path: path.clone(), source })?;
         let file = open(path, self.read_only)?;
         let size = self.size(&file)?;
@@ -251,7 +248,7 @@ impl Block {
         let limit = limiter.map(|limiter| io::Result::Ok(Limit::new(limiter, Arc::new(Clock::new()?))));
         let limit = limit.transpose().map_err(descriptors)?.map(Arc::new);
         let card = |index| -> io::Result<(Vec<u16>, Box<dyn Card>)> {
-            let throttle = limit.clone().map(Throttle::new);
+            let throttle = Throttle::new(limit.clone());
             Ok((vec![index], Box::new(Worker::new(Arc::clone(&disk), index, self.engine, throttle)?)))
         };
         Ok(Device {

@@ -38,7 +38,7 @@ pub(super) struct Worker {
     /// Written where a turn ends with work left, and by the ring where something has completed. Never read: its
     /// events are edges.
     again: EventFd,
-    throttle: Option<Throttle>,
+    throttle: Throttle,
     /// The engine that was asked for is io_uring, and there is none that cannot be had.
     by_ring: bool,
     uring: Option<Uring>,
@@ -81,7 +81,7 @@ impl Worker {
         disk: Arc<Disk>,
         index: u16,
         engine: BlockEngine,
-        throttle: Option<Throttle>,
+        throttle: Throttle,
     ) -> io::Result<Self> {
         let announced = disk.size();
         Ok(Self {
@@ -134,7 +134,7 @@ impl Worker {
         else {
             return Ok(Pause::Empty);
         };
-        if throttle.as_ref().is_some_and(Throttle::waits) {
+        if throttle.waits() {
             return Ok(Pause::Throttled);
         }
         queue.disable_kicks()?;
@@ -146,7 +146,7 @@ impl Worker {
             if !queue.pop(chain)? {
                 return Ok(Pause::Empty);
             }
-            if throttle.as_mut().is_some_and(|throttle| !throttle.admits()) {
+            if !throttle.admits() {
                 queue.rewind(1);
                 queue.stats().throttled.add(1);
                 return Ok(Pause::Throttled);
@@ -154,9 +154,7 @@ impl Worker {
             *budget = budget.saturating_sub(1);
             let request = Request::read(chain, queue.memory(), disk, session.features)?;
             let payload = request.payload();
-            if let Some(throttle) = throttle {
-                throttle.charge(payload);
-            }
+            throttle.charge(payload);
             chains = chains.saturating_add(1);
             bytes = bytes.saturating_add(payload);
             let left = match uring {
@@ -385,9 +383,7 @@ impl Card for Worker {
     }
 
     fn deactivate(&mut self, _: &mut Events<'_, '_>) {
-        if let Some(throttle) = &mut self.throttle {
-            throttle.clear();
-        }
+        self.throttle.clear();
         self.session = None;
     }
 
@@ -400,13 +396,11 @@ impl Card for Worker {
     }
 
     fn patience(&self) -> Option<Duration> {
-        self.throttle.as_ref()?.patience()
+        self.throttle.patience()
     }
 
     fn due(&mut self, _: &mut Events<'_, '_>) -> Result<(), Broken> {
-        if let Some(throttle) = &mut self.throttle {
-            throttle.clear();
-        }
+        self.throttle.clear();
         self.serve()
     }
 

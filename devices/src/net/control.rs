@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::Wait;
 use super::tap::Tap;
+use super::turn::Side;
 use crate::clock::Clock;
 use crate::virtio::{Broken, Chain, Queue};
 
@@ -49,14 +50,6 @@ impl Control {
         Self { queue, chain: Chain::new() }
     }
 
-    pub(super) fn queue(&self) -> &Queue {
-        &self.queue
-    }
-
-    pub(super) fn stop(self) -> Queue {
-        self.queue
-    }
-
     /// Answers one command.
     pub(super) fn turn(&mut self, pairs: Option<&mut Pairs>) -> Result<Wait, Broken> {
         self.queue.disable_kicks()?;
@@ -81,6 +74,16 @@ impl Control {
         self.chain.read(self.queue.memory(), 0, &mut bytes).ok()?;
         let [class, command, low, high] = bytes;
         (class == CLASS_MQ && command == MQ_VQ_PAIRS_SET).then(|| u16::from_le_bytes([low, high]))
+    }
+}
+
+impl Side for Control {
+    fn queue(&mut self) -> &mut Queue {
+        &mut self.queue
+    }
+
+    fn stop(self) -> Queue {
+        self.queue
     }
 }
 

@@ -1,7 +1,7 @@
 //! The network card (VIRTIO 1.2, section 5.1) on a TAP interface.
 //!
 //! - [`Net`] is what a caller says; `build` opens the TAP and makes the device of it.
-//! - `worker` is one pair of queues on its thread: what it waits for, and whose turn it is.
+//! - `worker` is one pair of queues on its thread: what it waits for, and whose turn it is; `turn` is what a turn is.
 //! - `receive` and `transmit` are the two directions: each frame is one system call, between the TAP and the
 //!   driver's buffers.
 //! - `control` is the control queue: how many pairs are in use; `throttle` is a direction's rate limit.
@@ -33,6 +33,7 @@ mod receive;
 mod spec;
 mod tap;
 mod transmit;
+mod turn;
 mod worker;
 
 #[cfg(any(test, feature = "test-utils"))]
@@ -54,6 +55,19 @@ const MAX_FRAME: usize = HEADER_LEN + LINK_HEADER_LEN + MAX_PACKET;
 
 /// Chains between two looks of the other side at a used ring.
 const BATCH: u16 = 16;
+
+/// One for each direction.
+#[derive(Clone, Copy, Debug, Default)]
+struct Directions<T> {
+    receive: T,
+    transmit: T,
+}
+
+impl<T> Directions<T> {
+    fn map<U>(self, mut change: impl FnMut(T) -> U) -> Directions<U> {
+        Directions { receive: change(self.receive), transmit: change(self.transmit) }
+    }
+}
 
 /// Why a direction does not go on, and so what it waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

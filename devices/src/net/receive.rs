@@ -13,9 +13,8 @@ use std::collections::VecDeque;
 use std::io;
 
 use super::tap::Tap;
-use super::{
-    BATCH, HEADER_FLAGS, HEADER_LEN, HEADER_NUM_BUFFERS, LINK_HEADER_LEN, MAX_FRAME, Wait, features,
-};
+use super::turn::{Side, starve};
+use super::{HEADER_FLAGS, HEADER_LEN, HEADER_NUM_BUFFERS, LINK_HEADER_LEN, MAX_FRAME, Wait, features};
 use crate::host_io::{IoVecs, Span};
 use crate::throttle::Throttle;
 use crate::virtio::{Broken, Buffer, Chain, MAX_BUFFERS, Queue, write};
@@ -93,52 +92,22 @@ impl Receiver {
         }
     }
 
-    pub(super) fn queue(&self) -> &Queue {
-        &self.queue
-    }
-
-    /// The queue, as if the chains that hold no frame had not been taken.
-    pub(super) fn stop(mut self) -> Queue {
-        if self.frame.is_some() {
-            self.queue.stats().errors.add(1);
-        }
-        self.queue.rewind(u16::try_from(self.lent.chains.len()).unwrap_or(0));
-        self.queue
-    }
-
-    /// Passes frames on, as many as the queue has entries at most.
-    pub(super) fn turn(&mut self, tap: &Tap, mut throttle: Option<&mut Throttle>) -> Result<Wait, Broken> {
-        self.queue.disable_kicks()?;
-        for step in 1..=self.queue.size() {
-            if let Some(wait) = self.step(tap, throttle.as_deref_mut())? {
-                self.queue.publish()?;
-                return Ok(wait);
-            }
-            if step.is_multiple_of(BATCH) {
-                self.queue.publish()?;
-            }
-        }
-        self.queue.publish()?;
-        Ok(Wait::Turn)
-    }
-
     /// Passes one frame on; or says what it waits for.
-    fn step(&mut self, tap: &Tap, throttle: Option<&mut Throttle>) -> Result<Option<Wait>, Broken> {
+    pub(super) fn step(&mut self, tap: &Tap, throttle: &mut Throttle) -> Result<Option<Wait>, Broken> {
         let frame = match self.frame.take() {
             Some(frame) => frame,
             None => {
                 self.gather(self.likely)?;
                 if self.lent.chains.is_empty() {
-                    return self.starve();
+                    return starve(&mut self.queue);
                 }
-                let mut throttle = throttle;
-                if throttle.as_mut().is_some_and(|throttle| !throttle.admits()) {
+                if !throttle.admits() {
                     self.queue.stats().throttled.add(1);
                     return Ok(Some(Wait::Clock));
                 }
                 match self.read(tap) {
                     Ok(frame) => {
-                        throttle.inspect(|throttle| throttle.charge(frame.payload() as u64));
+                        throttle.charge(frame.payload() as u64);
                         frame
                     }
                     Err(error) => return Ok(self.refused(&error)),
@@ -150,7 +119,7 @@ impl Receiver {
             self.deliver(frame)?;
         } else if self.mergeable && !self.is_full() && frame.len() <= MAX_FRAME {
             self.frame = Some(frame);
-            return self.starve();
+            return starve(&mut self.queue);
         } else {
             log::debug!("a received frame of {} bytes does not fit the driver's buffers", frame.len());
             self.queue.stats().errors.add(1);
@@ -206,15 +175,6 @@ impl Receiver {
         if self.mergeable { self.lent.len } else { self.lent.chains.front().map_or(0, |first| first.len) }
     }
 
-    /// There are too few chains; `None` where the driver has just given more.
-    fn starve(&mut self) -> Result<Option<Wait>, Broken> {
-        if self.queue.enable_kicks()? {
-            self.queue.disable_kicks()?;
-            return Ok(None);
-        }
-        Ok(Some(Wait::Driver))
-    }
-
     /// Gives the driver a frame that the lent buffers have room for.
     fn deliver(&mut self, frame: Frame) -> Result<(), Broken> {
         let spilled = self.spill.get(..frame.spilled).unwrap_or_default();
@@ -245,6 +205,21 @@ impl Receiver {
         }
         self.lent.buffers.drain(..buffers.min(self.lent.buffers.len()));
         Ok(())
+    }
+}
+
+impl Side for Receiver {
+    fn queue(&mut self) -> &mut Queue {
+        &mut self.queue
+    }
+
+    /// The chains that hold no frame have not been taken.
+    fn stop(mut self) -> Queue {
+        if self.frame.is_some() {
+            self.queue.stats().errors.add(1);
+        }
+        self.queue.rewind(u16::try_from(self.lent.chains.len()).unwrap_or(0));
+        self.queue
     }
 }
 

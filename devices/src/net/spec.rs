@@ -5,11 +5,11 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::HEADER_LEN;
 use super::control::Pairs;
 use super::features;
 use super::tap::{Mode, NAME_LEN, Tap};
-use super::worker::{First, Link, Pair, Throttles};
+use super::worker::{First, Link, Pair};
+use super::{Directions, HEADER_LEN};
 use crate::clock::Clock;
 use crate::rate_limit::{Limiter, RateLimit, RateLimitError};
 use crate::throttle::{Limit, Throttle};
@@ -38,14 +38,7 @@ pub struct Net {
     mac: Option<[u8; 6]>,
     mtu: Option<u16>,
     pairs: Option<u16>,
-    limits: Limits,
-}
-
-/// The rate limits of both directions.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Limits {
-    pub(super) receive: RateLimit,
-    pub(super) transmit: RateLimit,
+    limits: Directions<RateLimit>,
 }
 
 #[derive(Debug)]
@@ -191,7 +184,7 @@ impl Net {
     }
 
     fn on(taps: Taps) -> Self {
-        Self { taps, mac: None, mtu: None, pairs: None, limits: Limits::default() }
+        Self { taps, mac: None, mtu: None, pairs: None, limits: Directions::default() }
     }
 
     /// The card's address; without one the driver takes one at random.
@@ -231,7 +224,7 @@ impl Net {
     /// What is wrong with the description, or the host refuses.
     pub fn build(self) -> Result<Device, NetError> {
         self.check()?;
-        let limiters = Limiters::new(self.limits)?;
+        let limiters = limiters(self.limits)?;
         let (taps, name) = match self.taps {
             Taps::Named(name) => (open(&name, self.pairs.unwrap_or(1))?, name),
             Taps::Given(fds) => adopt(fds, self.pairs)?,
@@ -270,56 +263,18 @@ pub(super) struct Parts {
     pub(super) host: u64,
     pub(super) mac: Option<[u8; 6]>,
     pub(super) mtu: Option<u16>,
-    pub(super) limiters: Limiters,
+    pub(super) limiters: Directions<Option<Limiter>>,
 }
 
 /// The rate limits that there are.
-#[derive(Default)]
-pub(super) struct Limiters {
-    receive: Option<Limiter>,
-    transmit: Option<Limiter>,
-}
-
-impl Limiters {
-    pub(super) fn new(limits: Limits) -> Result<Self, NetError> {
-        let limiter = |direction, limit: RateLimit| {
-            if limit == RateLimit::default() {
-                return Ok(None);
-            }
-            match Limiter::new(limit, Instant::now()) {
-                Ok(limiter) => Ok(Some(limiter)),
-                Err(source) => Err(NetError::RateLimit { direction, source }),
-            }
-        };
-        Ok(Self {
-            receive: limiter("received", limits.receive)?,
-            transmit: limiter("sent", limits.transmit)?,
-        })
-    }
-
-    fn are_none(&self) -> bool {
-        self.receive.is_none() && self.transmit.is_none()
-    }
-}
-
-/// The same, shared by all pairs.
-#[derive(Default)]
-struct PairLimits {
-    receive: Option<Arc<Limit>>,
-    transmit: Option<Arc<Limit>>,
-}
-
-impl PairLimits {
-    fn new(limiters: Limiters, clock: &Arc<Clock>) -> Self {
-        let limit =
-            |limiter: Option<_>| limiter.map(|limiter| Arc::new(Limit::new(limiter, Arc::clone(clock))));
-        Self { receive: limit(limiters.receive), transmit: limit(limiters.transmit) }
-    }
-
-    fn throttles(&self) -> Throttles {
-        let throttle = |limit: &Option<_>| limit.clone().map(Throttle::new);
-        Throttles { receive: throttle(&self.receive), transmit: throttle(&self.transmit) }
-    }
+pub(super) fn limiters(limits: Directions<RateLimit>) -> Result<Directions<Option<Limiter>>, NetError> {
+    let limiter = |direction, limit| {
+        Limiter::of(limit, Instant::now()).map_err(|source| NetError::RateLimit { direction, source })
+    };
+    Ok(Directions {
+        receive: limiter("received", limits.receive)?,
+        transmit: limiter("sent", limits.transmit)?,
+    })
 }
 
 impl Parts {
@@ -346,10 +301,12 @@ impl Parts {
             queue_sizes.push(CONTROL_QUEUE_SIZE);
         }
         let others = taps.iter().skip(1).map(Tap::try_clone).collect::<io::Result<Vec<_>>>()?;
-        let (mut limits, mut pairs) = (PairLimits::default(), None);
-        if several || !limiters.are_none() {
+        let limited = limiters.receive.is_some() || limiters.transmit.is_some();
+        // Shared by all pairs.
+        let (mut limits, mut pairs) = (Directions::default(), None);
+        if several || limited {
             let clock = Arc::new(Clock::new()?);
-            limits = PairLimits::new(limiters, &clock);
+            limits = limiters.map(|limiter| Some(Arc::new(Limit::new(limiter?, Arc::clone(&clock)))));
             pairs = several.then(|| Pairs::new(others, clock));
         }
         let mut first = Some(First { offloads: 0, pairs });
@@ -362,8 +319,8 @@ impl Parts {
             if several && first.is_some() {
                 queues.push(control);
             }
-            let pair =
-                Pair::new((index, count), tap, mtu, Arc::clone(&link), first.take(), limits.throttles())?;
+            let throttles = limits.clone().map(Throttle::new);
+            let pair = Pair::new((index, count), tap, mtu, Arc::clone(&link), first.take(), throttles)?;
             cards.push((queues, Box::new(pair)));
         }
         Ok(Device { kind: Kind::Net, features, config, writable: None, queue_sizes, cards, back_end: None })

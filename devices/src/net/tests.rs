@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use super::fake::{fake, parts};
 use super::features::{self, offloads};
-use super::spec::{Limiters, Limits};
-use super::{HEADER_LEN, MAX_FRAME, Net, NetError};
+use super::spec::limiters;
+use super::{Directions, HEADER_LEN, MAX_FRAME, Net, NetError};
 use crate::rate_limit::{Bucket, RateLimit};
 use crate::testing::{BUFFERS, Driver, Seg};
 use crate::virtio::{Device, QueueCounts};
@@ -304,7 +304,7 @@ fn a_rate_limit_holds_each_direction_back_and_loses_nothing() {
     {
         let (host, ours) = UnixDatagram::pair().unwrap();
         host.set_nonblocking(true).unwrap();
-        let limiters = Limiters::new(Limits { receive: limit, transmit: limit }).unwrap();
+        let limiters = limiters(Directions { receive: limit, transmit: limit }).unwrap();
         let mut driver = Driver::started(parts(vec![ours], limiters).unwrap().assemble().unwrap());
         give(&mut driver, 0, 40, 1600, 0x1000);
         for number in 0..40 {

@@ -7,7 +7,8 @@
 //! held, while the TAP takes no frames or the rate limit lets none pass.
 
 use super::tap::Tap;
-use super::{BATCH, HEADER_LEN, MAX_FRAME, Wait};
+use super::turn::{Side, starve};
+use super::{HEADER_LEN, MAX_FRAME, Wait};
 use crate::host_io::{IoVecs, Span};
 use crate::throttle::Throttle;
 use crate::virtio::{Broken, Chain, Queue};
@@ -26,50 +27,16 @@ impl Transmitter {
         Self { queue, chain: Chain::new(), held: false, vecs: IoVecs::new() }
     }
 
-    pub(super) fn queue(&self) -> &Queue {
-        &self.queue
-    }
-
-    /// The queue, as if a frame that has not been sent had not been taken.
-    pub(super) fn stop(mut self) -> Queue {
-        self.queue.rewind(self.held.into());
-        self.queue
-    }
-
-    /// Sends frames, as many as the queue has entries at most; drops them where there is no TAP.
-    pub(super) fn turn(
+    /// Sends one frame, or drops it where there is no TAP; or says what it waits for.
+    pub(super) fn step(
         &mut self,
         tap: Option<&Tap>,
-        mut throttle: Option<&mut Throttle>,
-    ) -> Result<Wait, Broken> {
-        self.queue.disable_kicks()?;
-        for step in 1..=self.queue.size() {
-            if let Some(wait) = self.step(tap, throttle.as_deref_mut())? {
-                self.queue.publish()?;
-                return Ok(wait);
-            }
-            if step.is_multiple_of(BATCH) {
-                self.queue.publish()?;
-            }
-        }
-        self.queue.publish()?;
-        Ok(Wait::Turn)
-    }
-
-    /// Sends one frame; or says what it waits for.
-    fn step(
-        &mut self,
-        tap: Option<&Tap>,
-        mut throttle: Option<&mut Throttle>,
+        throttle: &mut Throttle,
     ) -> Result<Option<Wait>, Broken> {
         if !self.held && !self.queue.pop(&mut self.chain)? {
-            if self.queue.enable_kicks()? {
-                self.queue.disable_kicks()?;
-                return Ok(None);
-            }
-            return Ok(Some(Wait::Driver));
+            return starve(&mut self.queue);
         }
-        if throttle.as_mut().is_some_and(|throttle| !throttle.admits()) {
+        if !throttle.admits() {
             self.held = true;
             self.queue.stats().throttled.add(1);
             return Ok(Some(Wait::Clock));
@@ -78,7 +45,7 @@ impl Transmitter {
         self.held = matches!(wait, Err(Some(_)));
         let payload = self.chain.readable_len().saturating_sub(HEADER_LEN);
         if !self.held {
-            throttle.inspect(|throttle| throttle.charge(payload as u64));
+            throttle.charge(payload as u64);
         }
         match wait {
             Ok(()) => self.queue.stats().bytes.add(payload as u64),
@@ -106,5 +73,17 @@ impl Transmitter {
                 None
             }
         })
+    }
+}
+
+impl Side for Transmitter {
+    fn queue(&mut self) -> &mut Queue {
+        &mut self.queue
+    }
+
+    /// A frame that has not been sent has not been taken.
+    fn stop(mut self) -> Queue {
+        self.queue.rewind(self.held.into());
+        self.queue
     }
 }

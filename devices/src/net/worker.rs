@@ -17,7 +17,8 @@ use super::receive::Receiver;
 use super::spec::{CONFIG_STATUS, LINK_DOWN};
 use super::tap::Tap;
 use super::transmit::Transmitter;
-use super::{Wait, features};
+use super::turn::{Started, count_wake_up, is_meant, stop, turn, waits};
+use super::{Directions, Wait, features};
 use crate::eventfd;
 use crate::throttle::Throttle;
 use crate::virtio::{Broken, Card, Events, Job, Line, Queue};
@@ -35,16 +36,16 @@ pub(super) struct Pair {
     mtu: Option<u16>,
     link: Arc<Link>,
     first: Option<First>,
-    throttles: Throttles,
+    throttles: Directions<Throttle>,
     /// Never read: its events are edges.
     again: EventFd,
     accepted: u64,
     line: Option<Arc<Line>>,
     /// What is waited for at the TAP.
     waiting: EventSet,
-    receive: Option<(Receiver, Wait)>,
-    transmit: Option<(Transmitter, Wait)>,
-    control: Option<(Control, Wait)>,
+    receive: Started<Receiver>,
+    transmit: Started<Transmitter>,
+    control: Started<Control>,
 }
 
 /// What the first pair does for all.
@@ -53,12 +54,6 @@ pub(super) struct First {
     pub(super) offloads: u32,
     /// The other pairs, where there are any.
     pub(super) pairs: Option<Pairs>,
-}
-
-/// The rate limits of both directions, where there are any.
-pub(super) struct Throttles {
-    pub(super) receive: Option<Throttle>,
-    pub(super) transmit: Option<Throttle>,
 }
 
 /// What the pairs of a card share.
@@ -75,7 +70,7 @@ impl Pair {
         mtu: Option<u16>,
         link: Arc<Link>,
         first: Option<First>,
-        throttles: Throttles,
+        throttles: Directions<Throttle>,
     ) -> io::Result<Self> {
         Ok(Self {
             index,
@@ -113,8 +108,8 @@ impl Pair {
     fn receive(&mut self) -> Result<(), Broken> {
         let gone = self.is_gone();
         if let Some((receiver, wait)) = &mut self.receive {
-            let throttle = self.throttles.receive.as_mut();
-            *wait = if gone { Wait::Gone } else { receiver.turn(&self.tap, throttle)? };
+            let (tap, throttle) = (&self.tap, &mut self.throttles.receive);
+            *wait = if gone { Wait::Gone } else { turn(receiver, |receiver| receiver.step(tap, throttle))? };
             if *wait == Wait::Gone {
                 self.lose_link();
             }
@@ -125,8 +120,8 @@ impl Pair {
     fn transmit(&mut self) -> Result<(), Broken> {
         let gone = self.is_gone();
         if let Some((transmitter, wait)) = &mut self.transmit {
-            let throttle = self.throttles.transmit.as_mut();
-            *wait = transmitter.turn((!gone).then_some(&self.tap), throttle)?;
+            let (tap, throttle) = ((!gone).then_some(&self.tap), &mut self.throttles.transmit);
+            *wait = turn(transmitter, |transmitter| transmitter.step(tap, throttle))?;
             if *wait == Wait::Gone {
                 // In the next turn, all is dropped.
                 *wait = Wait::Turn;
@@ -144,36 +139,20 @@ impl Pair {
         Ok(())
     }
 
-    fn receives_on(&self, wait: Wait) -> bool {
-        self.receive.as_ref().is_some_and(|(_, now)| *now == wait)
-    }
-
-    fn transmits_on(&self, wait: Wait) -> bool {
-        self.transmit.as_ref().is_some_and(|(_, now)| *now == wait)
-    }
-
-    fn controls_on(&self, wait: Wait) -> bool {
-        self.control.as_ref().is_some_and(|(_, now)| *now == wait)
-    }
-
     /// Waits for what the directions wait for, and no more.
     fn settle(&mut self, events: &mut Events<'_, '_>) {
-        if self.receives_on(Wait::Turn) || self.transmits_on(Wait::Turn) || self.controls_on(Wait::Turn) {
+        if waits(&self.receive, Wait::Turn)
+            || waits(&self.transmit, Wait::Turn)
+            || waits(&self.control, Wait::Turn)
+        {
             // It fails only where the counter is at its maximum, and then we are called anyway.
             let _: io::Result<()> = self.again.write(1);
         }
-        let mut wanted = EventSet::empty();
         // Between two turns it goes on waiting: asking for less and then again for more is two calls.
-        if self.receives_on(Wait::Tap) || self.receives_on(Wait::Turn) && self.waiting.contains(EventSet::IN)
-        {
-            wanted |= EventSet::IN;
-        }
-        if self.transmits_on(Wait::Tap) {
-            wanted |= EventSet::OUT;
-        }
-        if self.is_gone() {
-            wanted = EventSet::empty();
-        }
+        let goes_on = waits(&self.receive, Wait::Turn) && self.waiting.contains(EventSet::IN);
+        let (mut wanted, gone) = (EventSet::empty(), self.is_gone());
+        wanted.set(EventSet::IN, !gone && (goes_on || waits(&self.receive, Wait::Tap)));
+        wanted.set(EventSet::OUT, !gone && waits(&self.transmit, Wait::Tap));
         if wanted == self.waiting {
             return;
         }
@@ -195,12 +174,12 @@ impl Pair {
 
     fn tap_is_ready(&mut self, ready: EventSet) -> Result<(), Broken> {
         let failed = ready.intersects(EventSet::ERROR | EventSet::HANG_UP);
-        if (failed || ready.contains(EventSet::IN)) && self.receives_on(Wait::Tap) {
-            self.count_wake_up(self.receive.as_ref().map(|(receiver, _)| receiver.queue()));
+        if (failed || ready.contains(EventSet::IN)) && waits(&self.receive, Wait::Tap) {
+            count_wake_up(&mut self.receive);
             self.receive()?;
         }
-        if (failed || ready.contains(EventSet::OUT)) && self.transmits_on(Wait::Tap) {
-            self.count_wake_up(self.transmit.as_ref().map(|(transmitter, _)| transmitter.queue()));
+        if (failed || ready.contains(EventSet::OUT)) && waits(&self.transmit, Wait::Tap) {
+            count_wake_up(&mut self.transmit);
             self.transmit()?;
         }
         if failed {
@@ -212,54 +191,25 @@ impl Pair {
 
     /// A wait for the rate limit is over, or both are.
     fn time_is_up(&mut self) -> Result<(), Broken> {
-        let is_over = |throttle: &mut Throttle| {
-            let over = throttle.patience().is_some_and(|rest| rest.is_zero());
-            if over {
-                throttle.clear();
-            }
-            over
-        };
-        let Throttles { receive, transmit } = &mut self.throttles;
-        let (receives, transmits) =
-            (receive.as_mut().is_some_and(is_over), transmit.as_mut().is_some_and(is_over));
-        if receives && self.receives_on(Wait::Clock) {
+        let (receives, transmits) = (self.throttles.receive.ends(), self.throttles.transmit.ends());
+        if receives && waits(&self.receive, Wait::Clock) {
             self.receive()?;
         }
-        if transmits && self.transmits_on(Wait::Clock) {
+        if transmits && waits(&self.transmit, Wait::Clock) {
             self.transmit()?;
         }
         Ok(())
     }
 
-    fn count_wake_up(&self, queue: Option<&Queue>) {
-        if let Some(queue) = queue {
-            queue.stats().kicks.add(1);
-        }
-    }
-
-    fn again(&mut self) -> Result<(), Broken> {
-        if self.receives_on(Wait::Turn) {
+    /// Has those go on that wait for `wait`: the one with the queue `index`, or all where it is `None`.
+    fn go_on(&mut self, wait: Wait, index: Option<u16>) -> Result<(), Broken> {
+        if is_meant(&mut self.receive, wait, index) {
             self.receive()?;
         }
-        if self.transmits_on(Wait::Turn) {
+        if is_meant(&mut self.transmit, wait, index) {
             self.transmit()?;
         }
-        if self.controls_on(Wait::Turn) {
-            self.control()?;
-        }
-        Ok(())
-    }
-
-    fn kick(&mut self, index: u16) -> Result<(), Broken> {
-        // Who waits for something else is not helped by more chains, and finds them later.
-        let is = |queue: &Queue, wait: Wait| queue.index() == index && wait == Wait::Driver;
-        if self.receive.as_ref().is_some_and(|(receiver, wait)| is(receiver.queue(), *wait)) {
-            self.receive()?;
-        }
-        if self.transmit.as_ref().is_some_and(|(transmitter, wait)| is(transmitter.queue(), *wait)) {
-            self.transmit()?;
-        }
-        if self.control.as_ref().is_some_and(|(control, wait)| is(control.queue(), *wait)) {
+        if is_meant(&mut self.control, wait, index) {
             self.control()?;
         }
         Ok(())
@@ -330,16 +280,9 @@ impl Card for Pair {
     }
 
     fn stop_queue(&mut self, index: u16, events: &mut Events<'_, '_>) -> Option<Queue> {
-        let is = |queue: &Queue| queue.index() == index;
-        let queue = if self.receive.as_ref().is_some_and(|(receiver, _)| is(receiver.queue())) {
-            self.receive.take().map(|(receiver, _)| receiver.stop())
-        } else if self.transmit.as_ref().is_some_and(|(transmitter, _)| is(transmitter.queue())) {
-            self.transmit.take().map(|(transmitter, _)| transmitter.stop())
-        } else if self.control.as_ref().is_some_and(|(control, _)| is(control.queue())) {
-            self.control.take().map(|(control, _)| control.stop())
-        } else {
-            None
-        };
+        let queue = stop(&mut self.receive, index)
+            .or_else(|| stop(&mut self.transmit, index))
+            .or_else(|| stop(&mut self.control, index));
         self.settle(events);
         queue
     }
@@ -348,14 +291,14 @@ impl Card for Pair {
         events.remove(&self.again);
         events.remove(&self.tap);
         self.waiting = EventSet::empty();
-        for throttle in [&mut self.throttles.receive, &mut self.throttles.transmit].into_iter().flatten() {
-            throttle.clear();
-        }
+        self.throttles.receive.clear();
+        self.throttles.transmit.clear();
         self.line = None;
     }
 
     fn kicked(&mut self, index: u16, events: &mut Events<'_, '_>) -> Result<(), Broken> {
-        self.kick(index)?;
+        // Who waits for something else is not helped by more chains, and finds them later.
+        self.go_on(Wait::Driver, Some(index))?;
         self.settle(events);
         Ok(())
     }
@@ -363,7 +306,7 @@ impl Card for Pair {
     fn ready(&mut self, token: u32, ready: EventSet, events: &mut Events<'_, '_>) -> Result<(), Broken> {
         match token {
             TAP => self.tap_is_ready(ready)?,
-            AGAIN => self.again()?,
+            AGAIN => self.go_on(Wait::Turn, None)?,
             _ => {}
         }
         self.settle(events);
@@ -371,8 +314,8 @@ impl Card for Pair {
     }
 
     fn patience(&self) -> Option<Duration> {
-        let Throttles { receive, transmit } = &self.throttles;
-        [receive, transmit].into_iter().flatten().filter_map(Throttle::patience).min()
+        let Directions { receive, transmit } = &self.throttles;
+        [receive, transmit].into_iter().filter_map(Throttle::patience).min()
     }
 
     fn due(&mut self, events: &mut Events<'_, '_>) -> Result<(), Broken> {
