@@ -11,8 +11,8 @@ use vmm_sys_util::fallocate::{FallocateMode, fallocate};
 use super::protocol::{SERIAL_LEN, feature};
 use super::request::Request;
 use super::spec::Cache;
-use crate::host_io::{IoVecs, Span, pwrite};
-use crate::virtio::{BackEnd, Buffer, Memory};
+use crate::host_io::{Span, pwrite};
+use crate::virtio::BackEnd;
 
 /// How much is written at once where the file system cannot make zeroes itself.
 const ZEROES_LEN: usize = 16 << 10;
@@ -31,11 +31,9 @@ pub(super) struct Disk {
     pub(super) size: AtomicU64,
 }
 
-/// Bytes that move between guest memory and the disk.
+/// Bytes that move between buffers and the disk.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Transfer<'a> {
-    pub(super) memory: &'a Memory,
-    pub(super) buffers: &'a [Buffer],
+pub(super) struct Transfer {
     /// Bytes of the buffers to skip.
     pub(super) skip: usize,
     pub(super) len: usize,
@@ -43,7 +41,26 @@ pub(super) struct Transfer<'a> {
     pub(super) at: u64,
 }
 
-impl Transfer<'_> {
+impl Transfer {
+    /// Calls as often as it takes to move all: every call but the last moves something. `done` says how much is done
+    /// already, and when it returns, how much was done; `ended` is the error where a call moves nothing.
+    pub(super) fn run(
+        self,
+        done: &mut usize,
+        ended: ErrorKind,
+        mut call: impl FnMut(u64, Span) -> io::Result<usize>,
+    ) -> io::Result<()> {
+        while let Some((at, span)) = self.rest(*done) {
+            match call(at, span) {
+                Ok(0) => return Err(ended.into()),
+                Ok(count) => *done = done.saturating_add(count),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
     /// What is left to do, where `done` bytes are done.
     fn rest(&self, done: usize) -> Option<(u64, Span)> {
         let len = self.len.checked_sub(done).filter(|len| *len > 0)?;
@@ -52,10 +69,6 @@ impl Transfer<'_> {
 }
 
 impl Disk {
-    pub(super) fn is_read_only(&self) -> bool {
-        self.read_only
-    }
-
     /// In bytes.
     pub(super) fn size(&self) -> u64 {
         self.size.load(Ordering::Relaxed)
@@ -71,31 +84,6 @@ impl Disk {
         } else {
             true
         }
-    }
-
-    /// Reads from the disk. `done` says how much is done already, and when it returns, how much was done.
-    pub(super) fn read(
-        &self,
-        vecs: &mut IoVecs,
-        transfer: &Transfer<'_>,
-        done: &mut usize,
-    ) -> io::Result<()> {
-        move_all(transfer, done, ErrorKind::UnexpectedEof, |at, span| {
-            vecs.preadv(&self.file, at, transfer.memory, transfer.buffers, span)
-        })
-    }
-
-    /// Writes to the disk; on stable storage, where `durable`. `done` is as for [`read`](Self::read).
-    pub(super) fn write(
-        &self,
-        vecs: &mut IoVecs,
-        transfer: &Transfer<'_>,
-        done: &mut usize,
-        durable: bool,
-    ) -> io::Result<()> {
-        move_all(transfer, done, ErrorKind::WriteZero, |at, span| {
-            vecs.pwritev(&self.file, at, durable, transfer.memory, transfer.buffers, span)
-        })
     }
 
     /// All that was written is on stable storage.
@@ -134,18 +122,10 @@ impl Disk {
             }
         }
         let zeroes = [0; ZEROES_LEN];
-        let mut rest = range.clone();
-        while !rest.is_empty() {
-            let len = rest.end.saturating_sub(rest.start);
-            let piece = usize::try_from(len).ok().and_then(|len| zeroes.get(..len)).unwrap_or(&zeroes);
-            match pwrite(&self.file, rest.start, piece) {
-                Ok(0) => return Err(ErrorKind::WriteZero.into()),
-                Ok(count) => rest.start = rest.start.saturating_add(count as u64),
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
+        let len = usize::try_from(range.end.saturating_sub(range.start)).map_err(io::Error::other)?;
+        Transfer { skip: 0, len, at: range.start }.run(&mut 0, ErrorKind::WriteZero, |at, span| {
+            pwrite(&self.file, at, zeroes.get(..span.len).unwrap_or(&zeroes))
+        })
     }
 
     fn allocate(&self, mode: FallocateMode, range: &Range<u64>) -> io::Result<()> {
@@ -180,24 +160,6 @@ impl Drop for Disk {
 /// The length of a file or a block device.
 pub(super) fn measure(mut file: &File) -> io::Result<u64> {
     file.seek(SeekFrom::End(0))
-}
-
-/// Calls as often as it takes to move all: every call but the last moves something.
-fn move_all(
-    transfer: &Transfer<'_>,
-    done: &mut usize,
-    ended: ErrorKind,
-    mut call: impl FnMut(u64, Span) -> io::Result<usize>,
-) -> io::Result<()> {
-    while let Some((at, span)) = transfer.rest(*done) {
-        match call(at, span) {
-            Ok(0) => return Err(ended.into()),
-            Ok(count) => *done = done.saturating_add(count),
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
 }
 
 fn is_unsupported(error: &io::Error) -> bool {

@@ -46,7 +46,7 @@ impl Request {
         let agreed = |feature| if features & feature != 0 { Ok(()) } else { Err(Status::Unsupported) };
         let request = match u32::from_le_bytes([a, b, c, d]) {
             bindings::VIRTIO_BLK_T_IN => data_at(disk, sector, room).map(|at| Self::Read { at, len: room }),
-            bindings::VIRTIO_BLK_T_OUT if disk.is_read_only() => Err(Status::IoError),
+            bindings::VIRTIO_BLK_T_OUT if disk.read_only => Err(Status::IoError),
             bindings::VIRTIO_BLK_T_OUT => data_at(disk, sector, data).map(|at| Self::Write { at, len: data }),
             bindings::VIRTIO_BLK_T_FLUSH => Ok(Self::Flush),
             bindings::VIRTIO_BLK_T_GET_ID if room < SERIAL_LEN => Err(Status::IoError),

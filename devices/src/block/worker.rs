@@ -6,7 +6,7 @@
 //! - While the rate limit makes the queue wait, no chain is taken; the card is called when that is over.
 //! - A request that fails has a status; only a chain that is none breaks the queue.
 
-use std::io;
+use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -182,7 +182,15 @@ impl Worker {
         // Bounded: nothing is pushed meanwhile.
         while let Some(Completion { chain, request, result }) = uring.complete() {
             any = true;
-            let (status, filled) = session.finish(&request, result, disk, queue, chain, vecs);
+            let moves = matches!(request, Request::Read { .. } | Request::Write { .. });
+            // Less than all is rare; the rest, and why there was less, is for system calls.
+            let (status, filled) = match result {
+                Ok(done) if moves => session.carry_out(&request, done, disk, queue, chain, vecs),
+                Err(error) if moves && is_transient(&error) => {
+                    session.carry_out(&request, 0, disk, queue, chain, vecs)
+                }
+                result => (session.status(&request, result.map(drop), queue), 0),
+            };
             complete(queue, chain, status, filled)?;
         }
         match submitted {
@@ -202,17 +210,6 @@ impl Worker {
             }
             // A used ring out of reach is the driver's loss; the wait goes on.
             let _: Result<bool, Broken> = self.collect();
-        }
-    }
-
-    /// Makes the ring, where one is wanted; without one, system calls do.
-    fn prepare_ring(&mut self) {
-        if self.by_ring {
-            let ring = Uring::new(&self.disk.file, &self.again);
-            self.uring = ring
-                .inspect_err(|error| log::warn!("no io_uring for a disk, system calls do instead: {error}"))
-                .ok();
-            self.by_ring = self.uring.is_some();
         }
     }
 
@@ -258,25 +255,24 @@ impl Session {
         let memory = &**queue.memory();
         let durable = disk.is_write_through(self.features);
         // A ring that is there has been given these; one that was given up has been told of.
-        let flush =
-            || if self.flushes_by_ring { Err(io::ErrorKind::Unsupported.into()) } else { disk.flush() };
+        let flush = || if self.flushes_by_ring { Err(ErrorKind::Unsupported.into()) } else { disk.flush() };
         let settle = || if durable { flush() } else { Ok(()) };
         let mut filled = 0;
         let result = match request {
             &Request::Read { at, len } => {
-                let transfer = Transfer { memory, buffers: chain.writable(), skip: 0, len, at };
-                let result = disk.read(vecs, &transfer, &mut done);
+                let read = |at, span| vecs.preadv(&disk.file, at, memory, chain.writable(), span);
+                let result = Transfer { skip: 0, len, at }.run(&mut done, ErrorKind::UnexpectedEof, read);
                 filled = done;
                 result
             }
             &Request::Write { at, len } => {
-                let transfer = Transfer { memory, buffers: chain.readable(), skip: HEADER_LEN, len, at };
-                disk.write(vecs, &transfer, &mut done, durable)
+                let write = |at, span| vecs.pwritev(&disk.file, at, durable, memory, chain.readable(), span);
+                Transfer { skip: HEADER_LEN, len, at }.run(&mut done, ErrorKind::WriteZero, write)
             }
             Request::Flush => flush(),
             Request::Serial => {
                 filled = disk.serial.len();
-                chain.write(memory, 0, &disk.serial).map_err(|Short| io::ErrorKind::UnexpectedEof.into())
+                chain.write(memory, 0, &disk.serial).map_err(|Short| ErrorKind::UnexpectedEof.into())
             }
             Request::Discard(_) | Request::WriteZeroes { .. } => {
                 disk.make_room(request).and_then(|()| settle())
@@ -288,27 +284,6 @@ impl Session {
             }
         };
         (self.status(request, result, queue), filled)
-    }
-
-    /// What became of a request that the ring was given.
-    fn finish(
-        &mut self,
-        request: &Request,
-        result: io::Result<usize>,
-        disk: &Disk,
-        queue: &Queue,
-        chain: &Chain,
-        vecs: &mut IoVecs,
-    ) -> (Status, usize) {
-        let moves = matches!(request, Request::Read { .. } | Request::Write { .. });
-        match result {
-            // Less than all is rare; the rest, and why there was less, is for system calls.
-            Ok(done) if moves => self.carry_out(request, done, disk, queue, chain, vecs),
-            Err(error) if moves && is_transient(&error) => {
-                self.carry_out(request, 0, disk, queue, chain, vecs)
-            }
-            result => (self.status(request, result.map(drop), queue), 0),
-        }
     }
 
     /// Counts a request that was carried out, and logs the first that the host failed.
@@ -350,8 +325,15 @@ impl Card for Worker {
         if self.by_ring { Job::DiskRing } else { Job::Disk }
     }
 
+    /// Makes the ring, where one is wanted; without one, system calls do.
     fn prepare(&mut self) {
-        self.prepare_ring();
+        if self.by_ring {
+            let ring = Uring::new(&self.disk.file, &self.again);
+            self.uring = ring
+                .inspect_err(|error| log::warn!("no io_uring for a disk, system calls do instead: {error}"))
+                .ok();
+            self.by_ring = self.uring.is_some();
+        }
     }
 
     fn register(&mut self, events: &mut Events<'_, '_>) -> io::Result<()> {
