@@ -83,8 +83,15 @@ impl RegisterPage {
     }
 
     pub(super) fn clear(&self, offset: u64, bits: u32) {
+        self.update(offset, |old| old & !bits);
+    }
+
+    /// Changes a register at once.
+    fn update(&self, offset: u64, change: impl Fn(u32) -> u32) {
         if let Some(word) = self.word(offset) {
-            word.fetch_and(!bits.to_le(), Ordering::SeqCst);
+            let change = |old| Some(change(u32::from_le(old)).to_le());
+            // The closure always gives a value, so there is no failure to look at.
+            let _: Result<u32, u32> = word.fetch_update(Ordering::SeqCst, Ordering::SeqCst, change);
         }
     }
 
@@ -97,21 +104,14 @@ impl RegisterPage {
         for (at, byte) in (offset..).zip(bytes) {
             let shift = u32::try_from(at % WORD).unwrap_or(0).wrapping_mul(8);
             let word_at = (at as u64 & !(WORD as u64).wrapping_sub(1)).saturating_add(CONFIG);
-            if let Some(word) = self.word(word_at) {
-                let (mask, value) = (0xff_u32 << shift, u32::from(*byte) << shift);
-                let replace = |old| Some((u32::from_le(old) & !mask | value).to_le());
-                // The closure always gives a value, so there is no failure to look at.
-                let _: Result<u32, u32> = word.fetch_update(Ordering::SeqCst, Ordering::SeqCst, replace);
-            }
+            let (mask, value) = (0xff_u32 << shift, u32::from(*byte) << shift);
+            self.update(word_at, |old| old & !mask | value);
         }
         self.next_generation();
     }
 
     fn next_generation(&self) {
-        if let Some(word) = self.word(CONFIG_GENERATION) {
-            let next = |old| Some(u32::from_le(old).wrapping_add(1).to_le());
-            let _: Result<u32, u32> = word.fetch_update(Ordering::SeqCst, Ordering::SeqCst, next);
-        }
+        self.update(CONFIG_GENERATION, |old| old.wrapping_add(1));
     }
 
     /// What a guest reads: `data.len()` bytes at `offset` into the page, 0 beyond it. A read of one aligned
