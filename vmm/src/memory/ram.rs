@@ -13,6 +13,8 @@ use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::sync::{Arc, OnceLock};
 
+use firecrest_devices::host_io::{IoVecs, Span};
+use firecrest_devices::virtio::Buffer;
 use vm_memory::mmap::MmapRegionError;
 use vm_memory::{
     Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, GuestRegionMmap, MmapRegion,
@@ -196,31 +198,23 @@ impl Ram {
         if mapped == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 
+    /// Has the kernel copy; it gives an error where it cannot.
     fn copy(&self, file: &File, mut offset: u64, mut guest_addr: u64, len: u64) -> io::Result<()> {
-        let invalid = |_| io::Error::from_raw_os_error(libc::EOVERFLOW);
-        let mut left = usize::try_from(len).map_err(invalid)?;
+        let (mut left, mut vecs) = (len, IoVecs::new());
         while left != 0 {
-            let slice = self.memory.get_slice(GuestAddress(guest_addr), left).map_err(io::Error::other)?;
-            let guard = slice.ptr_guard_mut();
-            let position = libc::off_t::try_from(offset).map_err(invalid)?;
-            // SAFETY: `slice` says that these bytes lie in a region of ours; no reference into guest memory is ever
-            // made, and the guest does not run yet. The kernel does the copy, and gives an error where it cannot.
-            let count =
-                unsafe { libc::pread(file.as_raw_fd(), guard.as_ptr().cast(), slice.len(), position) };
-            match usize::try_from(count) {
-                Err(_) => {
-                    let error = io::Error::last_os_error();
-                    if error.kind() != io::ErrorKind::Interrupted {
-                        return Err(error);
-                    }
-                }
+            // What is longer takes several calls in any case.
+            let len = u32::try_from(left).unwrap_or(u32::MAX);
+            let buffer = Buffer { addr: GuestAddress(guest_addr), len };
+            match vecs.preadv(file, offset, &self.memory, &[buffer], Span::from(0)) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(count) => {
                     // `count` is at most `left`, and the plan has checked that address and offset plus length fit.
-                    left = left.wrapping_sub(count);
+                    left = left.wrapping_sub(count as u64);
                     offset = offset.wrapping_add(count as u64);
                     guest_addr = guest_addr.wrapping_add(count as u64);
                 }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
             }
         }
         Ok(())
