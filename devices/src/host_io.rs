@@ -13,7 +13,7 @@
 #![allow(unsafe_code, reason = "system calls on guest memory")]
 
 use std::io::{self, IoSlice, Read, Write};
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::AsRawFd;
 
 use crate::virtio::{Buffer, MAX_BUFFERS, Memory, slices};
 
@@ -71,10 +71,8 @@ impl IoVecs {
         buffers: &[Buffer],
         span: Span,
     ) -> io::Result<usize> {
-        // SAFETY: see `submit`; the kernel writes what the vectors describe, and that is guest memory.
-        self.call(fd, memory, buffers, span, |fd, vecs, count| unsafe {
-            libc::preadv2(fd, vecs, count, HERE, 0)
-        })
+        self.fill(memory, buffers, span);
+        self.read(fd, HERE)
     }
 
     /// Writes guest memory to `fd`, where it is; see writev(2).
@@ -88,10 +86,8 @@ impl IoVecs {
         buffers: &[Buffer],
         span: Span,
     ) -> io::Result<usize> {
-        // SAFETY: see `submit`; the kernel reads what the vectors describe.
-        self.call(fd, memory, buffers, span, |fd, vecs, count| unsafe {
-            libc::pwritev2(fd, vecs, count, HERE, 0)
-        })
+        self.fill(memory, buffers, span);
+        self.write(fd, HERE, 0)
     }
 
     /// Reads from `fd` at `offset` into guest memory; see preadv(2).
@@ -107,10 +103,8 @@ impl IoVecs {
         span: Span,
     ) -> io::Result<usize> {
         let offset = file_offset(offset)?;
-        // SAFETY: as for `readv`.
-        self.call(fd, memory, buffers, span, |fd, vecs, count| unsafe {
-            libc::preadv2(fd, vecs, count, offset, 0)
-        })
+        self.fill(memory, buffers, span);
+        self.read(fd, offset)
     }
 
     /// Writes guest memory to `fd` at `offset`, to stable storage where `durable`; see pwritev2(2).
@@ -127,11 +121,8 @@ impl IoVecs {
         span: Span,
     ) -> io::Result<usize> {
         let offset = file_offset(offset)?;
-        let flags = if durable { libc::RWF_DSYNC } else { 0 };
-        // SAFETY: as for `writev`.
-        self.call(fd, memory, buffers, span, |fd, vecs, count| unsafe {
-            libc::pwritev2(fd, vecs, count, offset, flags)
-        })
+        self.fill(memory, buffers, span);
+        self.write(fd, offset, if durable { libc::RWF_DSYNC } else { 0 })
     }
 
     /// Reads from `fd` into guest memory, and into `spill` what finds no room in `span` of it. Returns how
@@ -151,9 +142,7 @@ impl IoVecs {
         self.0.truncate(MAX_BUFFERS.saturating_sub(1));
         let room = self.0.iter().fold(0_usize, |room, vec| room.saturating_add(vec.len));
         self.0.push(IoVec { base: spill.as_mut_ptr().expose_provenance(), len: spill.len() });
-        // SAFETY: see `submit`; the kernel writes what the vectors describe: guest memory, and `spill`, which
-        // is borrowed until the call has returned.
-        let len = self.submit(fd, |fd, vecs, count| unsafe { libc::preadv2(fd, vecs, count, HERE, 0) })?;
+        let len = self.read(fd, HERE)?;
         Ok((len.min(room), len.saturating_sub(room)))
     }
 
@@ -166,33 +155,32 @@ impl IoVecs {
         span: Span,
     ) -> (*const libc::iovec, u32) {
         self.fill(memory, buffers, span);
-        (self.0.as_ptr().cast(), u32::try_from(self.0.len()).unwrap_or(u32::MAX))
+        let (vecs, count) = self.described();
+        (vecs, count.cast_unsigned())
     }
 
-    fn call(
-        &mut self,
-        fd: &impl AsRawFd,
-        memory: &Memory,
-        buffers: &[Buffer],
-        span: Span,
-        system_call: impl FnOnce(RawFd, *const libc::iovec, libc::c_int) -> libc::ssize_t,
-    ) -> io::Result<usize> {
-        self.fill(memory, buffers, span);
-        self.submit(fd, system_call)
-    }
-
-    /// Makes the call with what has been described, and forgets it.
-    fn submit(
-        &mut self,
-        fd: &impl AsRawFd,
-        system_call: impl FnOnce(RawFd, *const libc::iovec, libc::c_int) -> libc::ssize_t,
-    ) -> io::Result<usize> {
-        let count = libc::c_int::try_from(self.0.len()).unwrap_or(libc::c_int::MAX);
-        // `IoVec` is laid out as `iovec`. The addresses are those of guest memory that `memory` keeps mapped
-        // and that is only ever accessed as volatile.
-        let result = system_call(fd.as_raw_fd(), self.0.as_ptr().cast(), count);
+    /// Reads into what has been described, and forgets it.
+    fn read(&mut self, fd: &impl AsRawFd, offset: libc::off_t) -> io::Result<usize> {
+        let (vecs, count) = self.described();
+        // SAFETY: `IoVec` is laid out as `iovec`. The kernel writes what the vectors describe. The addresses are those
+        // of guest memory, which the caller's `memory` keeps mapped and which is only ever accessed as volatile; and
+        // of `spill`, which is borrowed until the call has returned.
+        let result = unsafe { libc::preadv2(fd.as_raw_fd(), vecs, count, offset, 0) };
         self.0.clear();
         usize::try_from(result).map_err(|_| io::Error::last_os_error())
+    }
+
+    /// Writes what has been described, and forgets it.
+    fn write(&mut self, fd: &impl AsRawFd, offset: libc::off_t, flags: libc::c_int) -> io::Result<usize> {
+        let (vecs, count) = self.described();
+        // SAFETY: as for `read`; the kernel reads what the vectors describe, which is guest memory.
+        let result = unsafe { libc::pwritev2(fd.as_raw_fd(), vecs, count, offset, flags) };
+        self.0.clear();
+        usize::try_from(result).map_err(|_| io::Error::last_os_error())
+    }
+
+    fn described(&self) -> (*const libc::iovec, libc::c_int) {
+        (self.0.as_ptr().cast(), libc::c_int::try_from(self.0.len()).unwrap_or(libc::c_int::MAX))
     }
 
     /// Describes `span` of `buffers`.
