@@ -9,6 +9,7 @@ use kvm_bindings as kvm;
 use kvm_ioctls::{Kvm, VcpuFd};
 use vmm_sys_util::ioctl::ioctl_with_ref;
 use vmm_sys_util::ioctl_iow_nr;
+use vmm_sys_util::syscall::SyscallReturnCode;
 
 /// Where KVM is found unless the builder is told otherwise.
 pub const DEVICE: &str = "/dev/kvm";
@@ -137,11 +138,9 @@ pub(crate) fn open_signal_while_running(vcpu: &VcpuFd, signal: libc::c_int) -> R
     let mask = SignalMask { len: 8, set: !(kick | LIBC_SIGNALS) };
     // SAFETY: the descriptor is a vCPU's, and KVM reads `len` and then that many bytes, which is `mask`.
     let result = unsafe { ioctl_with_ref(vcpu, KVM_SET_SIGNAL_MASK(), &mask) };
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(KvmError::Operation { operation: "KVM_SET_SIGNAL_MASK", source: io::Error::last_os_error() })
-    }
+    SyscallReturnCode(result)
+        .into_empty_result()
+        .map_err(|source| KvmError::Operation { operation: "KVM_SET_SIGNAL_MASK", source })
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ use vm_memory::mmap::MmapRegionError;
 use vm_memory::{
     Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, GuestRegionMmap, MmapRegion,
 };
+use vmm_sys_util::syscall::SyscallReturnCode;
 
 use super::{HugePages, Memory, PAGE_SIZE};
 
@@ -286,9 +287,7 @@ fn map_region(range: &Range<u64>, huge_pages: HugePages) -> Result<GuestRegionMm
     if huge_pages == HugePages::Transparent {
         // SAFETY: the advice covers exactly the region just mapped and changes none of its bytes.
         let result = unsafe { libc::madvise(region.as_ptr().cast(), size, libc::MADV_HUGEPAGE) };
-        if result != 0 {
-            return Err(MemoryError::Advice(io::Error::last_os_error()));
-        }
+        SyscallReturnCode(result).into_empty_result().map_err(MemoryError::Advice)?;
     }
     GuestRegionMmap::new(region, GuestAddress(range.start))
         .ok_or_else(|| error(MmapRegionError::InvalidOffsetLength))
