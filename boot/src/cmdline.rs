@@ -10,8 +10,5 @@ pub(crate) fn terminated(cmdline: &[u8], limit: usize) -> Result<Vec<u8>, PlanEr
     if let Some(position) = cmdline.iter().position(|byte| *byte == 0) {
         return Err(PlanError::CmdlineNul { position });
     }
-    let mut bytes = Vec::with_capacity(cmdline.len().saturating_add(1));
-    bytes.extend_from_slice(cmdline);
-    bytes.push(0);
-    Ok(bytes)
+    Ok([cmdline, &[0]].concat())
 }
