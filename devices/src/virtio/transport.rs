@@ -32,7 +32,7 @@ use super::device::{BackEnd, Device, Kind};
 use super::line::Line;
 use super::mmio::{self, feature, status};
 use super::page::RegisterPage;
-use super::queue::{self, Queue, QueueState};
+use super::queue::{self, Queue, QueueError, QueueState};
 use super::stats::{QueueCounts, QueueStats};
 use super::worker::{Command, Remote, Worker, pair};
 use crate::Interrupt;
@@ -335,29 +335,21 @@ impl Transport {
 
     fn set_ready(&mut self, ready: bool) {
         let Some(index) = self.selected() else { return };
-        let memory = Arc::clone(&self.memory);
-        let mut refused = None;
         if ready {
-            self.configure(|slot| {
-                let max = slot.max;
-                let sized =
-                    u16::try_from(slot.size).map_err(|_| queue::QueueError::Size { size: slot.size, max });
-                let checked = sized.and_then(|size| {
-                    slot.registers.size = size;
-                    queue::check(&slot.registers, max, &memory)
-                });
-                slot.registers.ready = checked.is_ok();
-                refused = checked.err();
-            });
-            if refused.is_none() && self.is_running() && !self.needs_reset() {
-                self.start_late(index);
+            let memory = Arc::clone(&self.memory);
+            let mut made = None;
+            self.configure(|slot| made = Some(slot.make_ready(&memory)));
+            match made {
+                Some(Ok(())) if self.is_running() && !self.needs_reset() => self.start_late(index),
+                Some(Err(error)) => {
+                    log::debug!("queue {index} of a {:?} device is refused: {error}", self.kind);
+                    self.line.needs_reset();
+                }
+                // One that is ready already goes on: to start it again would be to forget what is in flight.
+                None | Some(Ok(())) => {}
             }
         } else {
             self.stop_queue(index);
-        }
-        if let Some(error) = refused {
-            log::debug!("queue {index} of a {:?} device is refused: {error}", self.kind);
-            self.line.needs_reset();
         }
         self.show_queue();
     }
@@ -421,6 +413,15 @@ impl QueueSlot {
             kick: Arc::new(eventfd()?),
             stats: Arc::default(),
         })
+    }
+
+    /// Takes its registers for a queue's, if they can be.
+    fn make_ready(&mut self, memory: &Memory) -> Result<(), QueueError> {
+        let Self { max, size, .. } = *self;
+        self.registers.size = u16::try_from(size).map_err(|_| QueueError::Size { size, max })?;
+        queue::check(&self.registers, max, memory)?;
+        self.registers.ready = true;
+        Ok(())
     }
 }
 

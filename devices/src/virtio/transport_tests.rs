@@ -275,13 +275,18 @@ fn queues_that_cannot_be_need_a_reset() {
 
 #[test]
 fn a_ready_queue_does_not_change() {
-    let mut driver = Driver::started(echo().0);
+    let (device, log) = echo();
+    let mut driver = Driver::started(device);
+    assert_eq!(driver.request(0, &[Seg::writable(0x40_0000, 1)]), 1);
     driver.write(0x030, 0);
     driver.write(0x038, 2);
     for register in [0x080, 0x084, 0x090, 0x094, 0x0a0, 0x0a4] {
         driver.write(register, 0xffff_fff0);
     }
+    // Ready it is: it is not started a second time, under what is in flight.
+    driver.write(0x044, 1);
     assert_eq!(driver.request(0, &[Seg::writable(0x40_0000, 1)]), 1);
+    assert_eq!(lines(&log).iter().filter(|line| *line == "start 0").count(), 1);
     driver.bench.end();
 }
 
