@@ -13,25 +13,20 @@ use crate::role::Role;
 /// What becomes of a thread of ours that makes a system call which its list does not have.
 ///
 /// The lists bind the threads that the VM starts, and no other thread of the process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[must_use]
 pub struct Jail {
     mode: Mode,
     without: Option<(Role, usize)>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Mode {
+    #[default]
     Enforce,
     Trap,
     Log,
     Off,
-}
-
-impl Default for Jail {
-    fn default() -> Self {
-        Self::enforce()
-    }
 }
 
 impl Jail {

@@ -62,16 +62,15 @@ pub(super) struct Gap {
 
 /// What this version leaves open of what newer ones close.
 pub(super) fn open_before(abi: u32) -> impl Iterator<Item = Gap> {
+    let gap = |since, what, closed_by| (abi < since).then_some(Gap { what, closed_by });
     let gaps = [
-        (3, "truncating files", Otherwise::Namespaces),
-        (NETWORK.0, "TCP", Otherwise::Namespaces),
-        (SCOPES.0, "abstract Unix sockets", Otherwise::Namespaces),
-        (SCOPES.0, "signals to other processes of the user", Otherwise::PidNamespace),
-        (9, "Unix sockets in the file system", Otherwise::Namespaces),
+        gap(3, "truncating files", Otherwise::Namespaces),
+        gap(NETWORK.0, "TCP", Otherwise::Namespaces),
+        gap(SCOPES.0, "abstract Unix sockets", Otherwise::Namespaces),
+        gap(SCOPES.0, "signals to other processes of the user", Otherwise::PidNamespace),
+        gap(9, "Unix sockets in the file system", Otherwise::Namespaces),
     ];
-    gaps.into_iter()
-        .filter(move |(since, ..)| abi < *since)
-        .map(|(_, what, closed_by)| Gap { what, closed_by })
+    gaps.into_iter().flatten()
 }
 
 /// The version of the kernel's Landlock ABI.
