@@ -80,8 +80,7 @@ impl Chain {
     pub fn read(&self, memory: &Memory, offset: usize, bytes: &mut [u8]) -> Result<(), Short> {
         let mut rest = bytes;
         for slice in slices(memory, self.readable(), offset, rest.len()) {
-            let count = slice.len().min(rest.len());
-            let (now, later) = rest.split_at_mut_checked(count).ok_or(Short)?;
+            let (now, later) = rest.split_at_mut_checked(slice.len()).ok_or(Short)?;
             slice.read_slice(now, 0).map_err(|_| Short)?;
             rest = later;
         }
@@ -131,8 +130,7 @@ impl Chain {
 pub fn write(memory: &Memory, buffers: &[Buffer], offset: usize, bytes: &[u8]) -> Result<(), Short> {
     let mut rest = bytes;
     for slice in slices(memory, buffers, offset, rest.len()) {
-        let count = slice.len().min(rest.len());
-        let (now, later) = rest.split_at_checked(count).ok_or(Short)?;
+        let (now, later) = rest.split_at_checked(slice.len()).ok_or(Short)?;
         slice.write_slice(now, 0).map_err(|_| Short)?;
         rest = later;
     }

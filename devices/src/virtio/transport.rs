@@ -226,8 +226,8 @@ impl Transport {
             return;
         }
         match self.page.load(mmio::DRIVER_FEATURES_SEL) {
-            0 => self.accepted = self.accepted & !0xffff_ffff | u64::from(value),
-            1 => self.accepted = self.accepted & 0xffff_ffff | u64::from(value) << 32,
+            0 => low(&mut self.accepted, value),
+            1 => high(&mut self.accepted, value),
             _ => {}
         }
     }
@@ -435,12 +435,12 @@ pub(super) fn half(features: u64, selector: u32) -> u32 {
     }
 }
 
-fn low(address: &mut u64, value: u32) {
-    *address = *address & !0xffff_ffff | u64::from(value);
+fn low(register: &mut u64, value: u32) {
+    *register = *register & !0xffff_ffff | u64::from(value);
 }
 
-fn high(address: &mut u64, value: u32) {
-    *address = *address & 0xffff_ffff | u64::from(value) << 32;
+fn high(register: &mut u64, value: u32) {
+    *register = *register & 0xffff_ffff | u64::from(value) << 32;
 }
 
 #[cfg(test)]

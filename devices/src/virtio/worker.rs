@@ -135,7 +135,10 @@ impl Worker {
             }
             let patience = shell.line.as_ref().and_then(|_| shell.card.patience());
             if patience.is_some_and(|rest| rest.is_zero()) {
-                shell.call();
+                // By way of the commands' eventfd: only an event brings what a card is called with.
+                shell.due = true;
+                // It fails only where the counter is at its maximum, and then there is an edge still to be seen.
+                let _: io::Result<()> = shell.wake.write(1);
             }
             self.manager.run_with_timeout(timeout(patience))?;
         }
@@ -207,13 +210,6 @@ impl Shell {
             ops.add(event_manager::Events::with_data(&**eventfd, token, edges)).map_err(io::Error::other)?;
         }
         Ok(())
-    }
-
-    /// Has the card called, by way of the commands' eventfd: only an event brings what a card is called with.
-    fn call(&mut self) {
-        self.due = true;
-        // It fails only where the counter is at its maximum, and then there is an edge still to be seen.
-        let _: io::Result<()> = self.wake.write(1);
     }
 
     fn command(&mut self, command: Command, ops: &mut EventOps<'_>) {
