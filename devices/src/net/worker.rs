@@ -189,18 +189,6 @@ impl Pair {
         Ok(())
     }
 
-    /// A wait for the rate limit is over, or both are.
-    fn time_is_up(&mut self) -> Result<(), Broken> {
-        let (receives, transmits) = (self.throttles.receive.ends(), self.throttles.transmit.ends());
-        if receives && waits(&self.receive, Wait::Clock) {
-            self.receive()?;
-        }
-        if transmits && waits(&self.transmit, Wait::Clock) {
-            self.transmit()?;
-        }
-        Ok(())
-    }
-
     /// Has those go on that wait for `wait`: the one with the queue `index`, or all where it is `None`.
     fn go_on(&mut self, wait: Wait, index: Option<u16>) -> Result<(), Broken> {
         if is_meant(&mut self.receive, wait, index) {
@@ -318,8 +306,15 @@ impl Card for Pair {
         [receive, transmit].into_iter().filter_map(Throttle::patience).min()
     }
 
+    /// A wait for the rate limit is over, or both are.
     fn due(&mut self, events: &mut Events<'_, '_>) -> Result<(), Broken> {
-        self.time_is_up()?;
+        let (receives, transmits) = (self.throttles.receive.ends(), self.throttles.transmit.ends());
+        if receives && waits(&self.receive, Wait::Clock) {
+            self.receive()?;
+        }
+        if transmits && waits(&self.transmit, Wait::Clock) {
+            self.transmit()?;
+        }
         self.settle(events);
         Ok(())
     }

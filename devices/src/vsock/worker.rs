@@ -311,14 +311,6 @@ impl Streams {
         self.table.remove(slot)
     }
 
-    fn drop_all(&mut self, events: &mut Events<'_, '_>) {
-        for slot in self.table.slots() {
-            self.drop_link(slot, events);
-        }
-        self.resets.clear();
-        self.tx_held = false;
-    }
-
     /// Looks again in a while whether what is closing has closed.
     fn set_timer(&mut self) {
         if self.looks_at.is_none() {
@@ -405,7 +397,11 @@ impl Card for Streams {
         events.remove(&self.deliveries.wake);
         events.remove(&self.again);
         (self.looks_at, self.accepts_at) = (None, None);
-        self.drop_all(events);
+        for slot in self.table.slots() {
+            self.drop_link(slot, events);
+        }
+        self.resets.clear();
+        self.tx_held = false;
         self.lobby.clear(events);
         self.calls.clear();
         self.first_serial = self.table.next_serial();
