@@ -82,12 +82,8 @@ impl Limiter {
 
     /// Takes the tokens of one operation that passes.
     pub(crate) fn charge(&mut self, bytes: u64) {
-        if let Some(tokens) = &mut self.bytes {
-            tokens.take(bytes);
-        }
-        if let Some(tokens) = &mut self.operations {
-            tokens.take(1);
-        }
+        self.bytes.iter_mut().for_each(|tokens| tokens.take(bytes));
+        self.operations.iter_mut().for_each(|tokens| tokens.take(1));
     }
 }
 

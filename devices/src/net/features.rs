@@ -57,18 +57,15 @@ pub(super) fn offloads(features: u64) -> u32 {
     if !has(GUEST_CSUM) {
         return 0;
     }
-    let tso = [(GUEST_TSO4, libc::TUN_F_TSO4), (GUEST_TSO6, libc::TUN_F_TSO6)];
-    let mut offloads = libc::TUN_F_CSUM;
-    for (feature, offload) in tso {
-        offloads |= if has(feature) { offload } else { 0 };
-    }
-    let any_tso = offloads != libc::TUN_F_CSUM;
-    let more = [
+    let any_tso = has(GUEST_TSO4) || has(GUEST_TSO6);
+    let offloads = [
+        (has(GUEST_TSO4), libc::TUN_F_TSO4),
+        (has(GUEST_TSO6), libc::TUN_F_TSO6),
         (any_tso && has(GUEST_ECN), libc::TUN_F_TSO_ECN),
         (has(GUEST_UFO), libc::TUN_F_UFO),
         (has(GUEST_USO4 | GUEST_USO6), TUN_USO),
     ];
-    more.into_iter().filter(|(told, _)| *told).fold(offloads, |all, (_, offload)| all | offload)
+    offloads.into_iter().filter(|(told, _)| *told).fold(libc::TUN_F_CSUM, |all, (_, offload)| all | offload)
 }
 
 /// The pairs of queues that the driver can make use of, and where its control queue is, if it has one: behind
