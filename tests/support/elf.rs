@@ -30,17 +30,22 @@ const PT_NOTE: u32 = 4;
 
 /// A kernel of `code`, entered at its first byte through the Linux 64-bit boot protocol.
 pub fn kernel(code: &[u8]) -> Vec<u8> {
-    build(&[(LOAD, code)], None)
+    build(&[(LOAD, code)], &[])
 }
 
 /// A kernel of `code`, entered at its first byte through PVH.
 pub fn pvh_kernel(code: &[u8]) -> Vec<u8> {
-    build(&[(LOAD, code)], Some(LOAD))
+    build(&[(LOAD, code)], &[pvh(LOAD)])
+}
+
+/// The same, and it says that it is Linux.
+pub fn linux_kernel(code: &[u8]) -> Vec<u8> {
+    build(&[(LOAD, code)], &[pvh(LOAD), note(b"Linux\0\0\0", 6, 0x100, &[0; 4])])
 }
 
 /// A kernel of several segments, entered at the first one's first byte.
 pub fn segments(segments: &[(u64, &[u8])]) -> Vec<u8> {
-    build(segments, None)
+    build(segments, &[])
 }
 
 /// `elf` with `bytes` at `offset`.
@@ -49,8 +54,18 @@ pub fn spoil(mut elf: Vec<u8>, offset: usize, bytes: &[u8]) -> Vec<u8> {
     elf
 }
 
-fn build(segments: &[(u64, &[u8])], pvh_entry: Option<u64>) -> Vec<u8> {
-    let headers = segments.len() + usize::from(pvh_entry.is_some());
+fn pvh(entry: u64) -> Vec<u8> {
+    note(b"Xen\0", 4, 18, &entry.to_le_bytes()) // XEN_ELFNOTE_PHYS32_ENTRY
+}
+
+/// A note; `owner` is padded, and has so many bytes without that.
+fn note(owner: &[u8], owner_size: u32, kind: u32, value: &[u8]) -> Vec<u8> {
+    let words = [owner_size, u32::try_from(value.len()).unwrap(), kind];
+    words.iter().flat_map(|word| word.to_le_bytes()).chain(owner.iter().chain(value).copied()).collect()
+}
+
+fn build(segments: &[(u64, &[u8])], notes: &[Vec<u8>]) -> Vec<u8> {
+    let headers = segments.len() + usize::from(!notes.is_empty());
     let mut elf = vec![0x7f, b'E', b'L', b'F', 2, 1, 1];
     elf.resize(16, 0);
     elf.extend(2u16.to_le_bytes()); // an executable
@@ -69,16 +84,11 @@ fn build(segments: &[(u64, &[u8])], pvh_entry: Option<u64>) -> Vec<u8> {
         program_header(&mut elf, PT_LOAD, offset, *address, bytes.len());
         offset = (offset + bytes.len()).next_multiple_of(0x1000);
     }
-    if let Some(entry) = pvh_entry {
-        let mut note = Vec::new();
-        for word in [4u32, 8, 18] {
-            note.extend(word.to_le_bytes()); // name size, value size, XEN_ELFNOTE_PHYS32_ENTRY
-        }
-        note.extend(b"Xen\0");
-        note.extend(entry.to_le_bytes());
-        program_header(&mut elf, PT_NOTE, NOTE_OFFSET, 0, note.len());
+    if !notes.is_empty() {
+        let notes = notes.concat();
+        program_header(&mut elf, PT_NOTE, NOTE_OFFSET, 0, notes.len());
         elf.resize(NOTE_OFFSET, 0);
-        elf.extend(note);
+        elf.extend(notes);
     }
     for (_, bytes) in segments {
         elf.resize(elf.len().max(CODE_OFFSET).next_multiple_of(0x1000), 0);

@@ -227,8 +227,9 @@ impl Builder {
         let pages = devices::pages(count)?;
         let is_mapped = self.register_access == RegisterAccess::Mapped;
         let fd = Arc::new(create_vm(&kvm, &ram, |vm, slot| {
-            // Without devices and a console to look at, the guest has nothing to ask.
-            let is_needed = is_mapped && (count != 0 || self.console.has_output());
+            // A slot takes time: a guest without devices, and without a driver for the console, has no use for it.
+            let has_driver = self.console.has_output() && kernel.source.image.is_linux();
+            let is_needed = is_mapped && (count != 0 || has_driver);
             if is_needed { devices::map(vm, &pages, slot) } else { Ok(()) }
         })?);
 

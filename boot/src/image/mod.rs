@@ -56,8 +56,6 @@ pub enum Format {
         entry: u64,
         /// The 32-bit entry of the Xen note `XEN_ELFNOTE_PHYS32_ENTRY`, where there is one.
         pvh_entry: Option<u64>,
-        /// A note says that it is Linux, so that `entry` is that of the 64-bit boot protocol.
-        linux: bool,
     },
     /// A compressed kernel that unpacks itself (`bzImage`).
     #[non_exhaustive]
@@ -70,8 +68,15 @@ pub enum Format {
 /// What is known of a kernel besides its segments.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Kernel {
-    Elf { entry: u64, pvh_entry: Option<u64>, linux: bool },
-    BzImage { header: setup_header },
+    /// `linux`: a note says so, and `entry` is that of the 64-bit boot protocol.
+    Elf {
+        entry: u64,
+        pvh_entry: Option<u64>,
+        linux: bool,
+    },
+    BzImage {
+        header: setup_header,
+    },
 }
 
 /// A kernel file, understood.
@@ -116,9 +121,14 @@ impl Image {
     /// What kind of file it is.
     pub fn format(&self) -> Format {
         match self.kernel {
-            Kernel::Elf { entry, pvh_entry, linux } => Format::Elf { entry, pvh_entry, linux },
+            Kernel::Elf { entry, pvh_entry, .. } => Format::Elf { entry, pvh_entry },
             Kernel::BzImage { header } => Format::BzImage { version: header.version },
         }
+    }
+
+    /// Whether the file says that it is Linux.
+    pub fn is_linux(&self) -> bool {
+        !matches!(self.kernel, Kernel::Elf { linux: false, .. })
     }
 
     pub(crate) fn kernel(&self) -> &Kernel {

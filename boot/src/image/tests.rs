@@ -53,7 +53,7 @@ fn elf_segments_are_sorted_by_physical_address() {
         [segment(0x10_0000, 2, 16), segment(0x20_0000, 1, 0x20_0000), segment(0x40_0000, 0, 0x2000)];
     assert_eq!(image.segments(), expected);
     assert_eq!(image.segments()[2].end(), 0x40_2000);
-    assert_eq!(image.format(), Format::Elf { entry: 0x40_0000, pvh_entry: None, linux: false });
+    assert_eq!(image.format(), Format::Elf { entry: 0x40_0000, pvh_entry: None });
 }
 
 #[test]
@@ -223,7 +223,8 @@ fn the_pvh_note_is_found() {
 
 #[test]
 fn linux_says_that_it_is_linux() {
-    let is_linux = |elf: Elf| matches!(parse(&elf.build()).format(), Format::Elf { linux: true, .. });
+    let is_linux = |elf: Elf| parse(&elf.build()).is_linux();
+    assert!(parse(&bzimage()).is_linux());
     let tiny = Elf::tiny().pvh(0x10_0008);
     assert!(!is_linux(tiny.clone()));
     assert!(is_linux(tiny.clone().notes(4, note(b"Linux\0", 0x100, b"", 4))));

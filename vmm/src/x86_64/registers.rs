@@ -1,7 +1,7 @@
 //! The boot CPU's first state into KVM, and a vCPU's last state out of it.
 
 use firecrest_boot::{CpuState, SegmentState};
-use kvm_bindings::{Msrs, kvm_lapic_state, kvm_msr_entry, kvm_regs, kvm_segment};
+use kvm_bindings::{Msrs, kvm_msr_entry, kvm_regs, kvm_segment};
 use kvm_ioctls::VcpuFd;
 
 use crate::exit::Registers;
@@ -14,14 +14,9 @@ const FAST_STRINGS: u64 = 1;
 const MSR_MTRR_DEF_TYPE: u32 = 0x2ff;
 const MTRR_ON_WRITE_BACK: u64 = 1 << 11 | 6;
 
-/// Local APIC registers, as offsets into `kvm_lapic_state`, and the delivery modes put there.
-const LVT_LINT0: usize = 0x350;
-const LVT_LINT1: usize = 0x360;
-const MODE_NMI: u32 = 0b100 << 8;
-const MODE_EXTINT: u32 = 0b111 << 8;
-
 /// Puts the boot CPU into the state in which it enters the kernel. All other vCPUs start as KVM made them:
-/// waiting for INIT and SIPI, which set their state.
+/// waiting for INIT and SIPI, which set their state. So does its local APIC: what firmware leaves in there a kernel sets
+/// itself, and it would cost two calls of KVM.
 pub(crate) fn set_boot_state(vcpu: &VcpuFd, state: &CpuState) -> Result<(), KvmError> {
     set_sregs(vcpu, state)?;
     let regs = kvm_regs {
@@ -32,8 +27,7 @@ pub(crate) fn set_boot_state(vcpu: &VcpuFd, state: &CpuState) -> Result<(), KvmE
         rflags: state.rflags,
         ..Default::default()
     };
-    vcpu.set_regs(&regs).map_err(KvmError::operation("KVM_SET_REGS"))?;
-    set_local_apic(vcpu)
+    vcpu.set_regs(&regs).map_err(KvmError::operation("KVM_SET_REGS"))
 }
 
 /// Sets the MSRs that firmware would have left the same on every CPU, and that INIT does not change.
@@ -75,20 +69,6 @@ fn segment(state: &SegmentState) -> kvm_segment {
         avl: state.avl,
         unusable: state.unusable,
         padding: 0,
-    }
-}
-
-/// LINT0 takes external interrupts, LINT1 NMIs, as firmware leaves a boot CPU and as the MADT says.
-fn set_local_apic(vcpu: &VcpuFd) -> Result<(), KvmError> {
-    let mut apic = vcpu.get_lapic().map_err(KvmError::operation("KVM_GET_LAPIC"))?;
-    set_lvt(&mut apic, LVT_LINT0, MODE_EXTINT);
-    set_lvt(&mut apic, LVT_LINT1, MODE_NMI);
-    vcpu.set_lapic(&apic).map_err(KvmError::operation("KVM_SET_LAPIC"))
-}
-
-fn set_lvt(apic: &mut kvm_lapic_state, register: usize, mode: u32) {
-    for (to, from) in apic.regs.iter_mut().skip(register).zip(mode.to_le_bytes()) {
-        *to = from.cast_signed();
     }
 }
 
