@@ -3,26 +3,22 @@
 //! ```text
 //! another architecture?  ->  killed
 //! number: a search by halves, down to one entry
-//!     a rule     ->  let through, or, where it has conditions, what `seccompiler` makes of them
+//!     rules      ->  let through where all conditions of one of them hold
 //!     a refusal  ->  the error
 //!     no entry   ->  what the jail says
 //! ```
 //!
-//! The search is for the kernel's sake: when a filter goes on, it runs the program for every number there is, to know
-//! which calls are let through whatever their arguments. With one comparison after another, as `seccompiler` has it for
-//! a whole list, that is most of what putting a filter on costs, and a vCPU waits for it.
+//! The program is searched and short for the kernel's sake: when a filter goes on, it checks and translates it, and runs it for
+//! every number there is, to know which calls are let through whatever their arguments; and a vCPU waits for that.
+//! `seccompiler`, which puts filters on, makes one comparison after another of a list, and twice as many statements.
 
 use std::collections::BTreeMap;
-use std::iter;
 use std::os::fd::RawFd;
 
-use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
-    TargetArch, sock_filter,
-};
+use seccompiler::{BpfProgram, sock_filter};
 
 use crate::role::{BACKTRACE_REFUSALS, REFUSALS};
-use crate::rule::{Arg, Refusal, Rule, Value};
+use crate::rule::{Refusal, Rule, Value};
 
 /// What the lists do not know.
 #[derive(Clone, Copy, Debug)]
@@ -33,13 +29,9 @@ pub(crate) struct Facts {
     pub(crate) refuses: bool,
 }
 
-/// The program for threads that lets these rules through, and end as `action` says on what else
-/// they call.
-pub(crate) fn compile<'a>(
-    rules: impl Iterator<Item = &'a Rule>,
-    action: SeccompAction,
-    facts: Facts,
-) -> seccompiler::Result<BpfProgram> {
+/// The program for threads that lets these rules through, and answers `otherwise` (a `SECCOMP_RET` of the kernel's) to what
+/// else they call.
+pub(crate) fn compile<'a>(rules: impl Iterator<Item = &'a Rule>, otherwise: u32, facts: Facts) -> BpfProgram {
     let mut calls: BTreeMap<libc::c_long, Vec<&Rule>> = BTreeMap::new();
     for rule in rules {
         calls.entry(rule.call.number).or_default().push(rule);
@@ -47,7 +39,7 @@ pub(crate) fn compile<'a>(
     // By number: what happens to the call.
     let mut entries: BTreeMap<u32, BpfProgram> = BTreeMap::new();
     for (number, rules) in calls {
-        entries.insert(by_kernel(number), entry(number, &rules, &action, facts)?);
+        entries.insert(by_kernel(number), rules.iter().flat_map(|rule| alternative(rule, facts)).collect());
     }
     for refusal in REFUSALS.iter().chain(backtraces(facts)) {
         let answer = if facts.refuses {
@@ -64,28 +56,27 @@ pub(crate) fn compile<'a>(
         statement(RETURN, libc::SECCOMP_RET_KILL_PROCESS),
         statement(LOAD, NUMBER),
     ];
-    program.extend(search(&entries, u32::from(action)));
-    Ok(program)
+    program.extend(search(&entries, otherwise));
+    program
 }
 
-/// What happens to the call of this number, which has these rules.
-fn entry(
-    number: libc::c_long,
-    rules: &[&Rule],
-    action: &SeccompAction,
-    facts: Facts,
-) -> seccompiler::Result<BpfProgram> {
-    if rules.iter().any(|rule| rule.when.is_empty()) {
-        return Ok(vec![statement(RETURN, libc::SECCOMP_RET_ALLOW)]);
+/// Lets the call through where all conditions of the rule hold; goes on behind otherwise.
+fn alternative(rule: &Rule, facts: Facts) -> BpfProgram {
+    let mut program = vec![statement(RETURN, libc::SECCOMP_RET_ALLOW)];
+    for arg in rule.when.iter().rev() {
+        let value = match arg.value {
+            Value::Number(number) => number,
+            Value::Kicks => facts.kicks.cast_unsigned(),
+        };
+        let mut tested = vec![statement(LOAD, low_half(arg.index))];
+        if arg.mask != u32::MAX {
+            tested.push(statement(AND, arg.mask));
+        }
+        tested.extend(branch(EQUAL, value, false, program.len()));
+        tested.append(&mut program);
+        program = tested;
     }
-    let alternatives = rules.iter().map(|rule| {
-        let conditions = rule.when.iter().map(|arg| condition(*arg, facts)).collect::<Result<Vec<_>, _>>()?;
-        SeccompRule::new(conditions)
-    });
-    let alternatives = alternatives.collect::<Result<Vec<_>, _>>()?;
-    let calls = iter::once((number, alternatives)).collect();
-    let filter = SeccompFilter::new(calls, action.clone(), SeccompAction::Allow, ARCH)?;
-    Ok(BpfProgram::try_from(filter)?)
+    program
 }
 
 /// With the number loaded: to the entry of that number, or to `otherwise`.
@@ -131,8 +122,15 @@ fn by_kernel(number: libc::c_long) -> u32 {
 /// Places in `struct seccomp_data`.
 const NUMBER: u32 = 0;
 const ARCHITECTURE: u32 = 4;
+const ARGUMENTS: u32 = 16;
+
+/// The low half of an argument, on a little-endian machine.
+fn low_half(argument: u8) -> u32 {
+    u32::from(argument).wrapping_mul(8).wrapping_add(ARGUMENTS)
+}
 
 const LOAD: u16 = code(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS);
+const AND: u16 = code(libc::BPF_ALU | libc::BPF_AND | libc::BPF_K);
 const EQUAL: u16 = code(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K);
 const AT_LEAST: u16 = code(libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K);
 const ALWAYS: u16 = code(libc::BPF_JMP | libc::BPF_JA);
@@ -146,27 +144,11 @@ const fn jump(code: u16, k: u32, jt: u8, jf: u8) -> sock_filter {
     sock_filter { code, jt, jf, k }
 }
 
-#[cfg(target_arch = "x86_64")]
-const ARCH: TargetArch = TargetArch::x86_64;
-#[cfg(target_arch = "aarch64")]
-const ARCH: TargetArch = TargetArch::aarch64;
-/// The same as the kernel's audit names it: ELF's number for the machine, 64 bits, little-endian.
+/// The architecture as the kernel's audit names it: ELF's number for the machine, 64 bits, little-endian.
 #[cfg(target_arch = "x86_64")]
 const AUDIT_ARCH: u32 = 0xc000_003e;
 #[cfg(target_arch = "aarch64")]
 const AUDIT_ARCH: u32 = 0xc000_00b7;
-
-fn condition(arg: Arg, facts: Facts) -> Result<SeccompCondition, seccompiler::BackendError> {
-    let value = match arg.value {
-        Value::Number(number) => number,
-        Value::Kicks => facts.kicks.cast_unsigned(),
-    };
-    let compare = match arg.mask {
-        u32::MAX => SeccompCmpOp::Eq,
-        mask => SeccompCmpOp::MaskedEq(mask.into()),
-    };
-    SeccompCondition::new(arg.index, SeccompCmpArgLen::Dword, compare, value.into())
-}
 
 /// What is refused besides, where the environment has every panic of the process print a backtrace. It is read
 /// here as the standard library reads it.

@@ -45,6 +45,33 @@ pub(crate) fn lets_through(program: &[sock_filter], number: libc::c_long) -> boo
     false
 }
 
+/// What the kernel makes of this call, running this program.
+pub(crate) fn answer(program: &[sock_filter], number: libc::c_long, arguments: [u64; 6]) -> u32 {
+    let word = |at: u32| match at {
+        NUMBER => u32::try_from(number).unwrap(),
+        ARCHITECTURE => AUDIT_ARCH,
+        ARGUMENTS.. => {
+            let place = usize::try_from(at - ARGUMENTS).unwrap();
+            u32::try_from(arguments[place / 8] >> (8 * (place % 8)) & u64::from(u32::MAX)).unwrap()
+        }
+        _ => panic!("nothing is loaded from {at}"),
+    };
+    let (mut place, mut holds) = (0, 0);
+    loop {
+        let sock_filter { code, jt, jf, k } = program[place];
+        place += 1;
+        match code {
+            LOAD => holds = word(k),
+            AND => holds &= k,
+            RETURN => return k,
+            ALWAYS => place += usize::try_from(k).unwrap(),
+            EQUAL => place += usize::from(if holds == k { jt } else { jf }),
+            AT_LEAST => place += usize::from(if holds >= k { jt } else { jf }),
+            code => panic!("code {code:#x}"),
+        }
+    }
+}
+
 /// Far more entries than any list has, and longer ones: jumps that are too far for their field are taken, too.
 #[test]
 fn any_number_of_entries_is_found_and_nothing_else() {

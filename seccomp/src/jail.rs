@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 
-use seccompiler::{SeccompAction, sock_filter};
+use seccompiler::sock_filter;
 
 use crate::compile::{Facts, compile};
 use crate::role::Role;
@@ -80,15 +80,13 @@ impl Jail {
     /// # Errors
     /// The kernel has no seccomp, or not all of it that the mode needs.
     pub fn filter(self, role: Role, kicks: RawFd) -> Result<Filter, JailError> {
-        let (action, number, name) = match self.mode {
+        let (action, name) = match self.mode {
             Mode::Off => return Ok(Filter::none()),
-            Mode::Trap => (SeccompAction::Trap, libc::SECCOMP_RET_TRAP, "SECCOMP_RET_TRAP"),
-            Mode::Log => (SeccompAction::Log, libc::SECCOMP_RET_LOG, "SECCOMP_RET_LOG"),
-            Mode::Enforce => {
-                (SeccompAction::KillProcess, libc::SECCOMP_RET_KILL_PROCESS, "SECCOMP_RET_KILL_PROCESS")
-            }
+            Mode::Trap => (libc::SECCOMP_RET_TRAP, "SECCOMP_RET_TRAP"),
+            Mode::Log => (libc::SECCOMP_RET_LOG, "SECCOMP_RET_LOG"),
+            Mode::Enforce => (libc::SECCOMP_RET_KILL_PROCESS, "SECCOMP_RET_KILL_PROCESS"),
         };
-        is_available(number).map_err(|source| match source.raw_os_error() {
+        is_available(action).map_err(|source| match source.raw_os_error() {
             Some(libc::EOPNOTSUPP) => JailError::NoAction { action: name, source },
             _ => JailError::NoSeccomp(source),
         })?;
@@ -96,8 +94,8 @@ impl Jail {
         let left_out = self.without.filter(|(of, _)| *of == role).map(|(_, rule)| rule);
         let rules =
             role.rules().enumerate().filter(|(place, _)| Some(*place) != left_out).map(|(_, rule)| rule);
-        let program = compile(rules, action, facts).map_err(|source| JailError::Compile { role, source })?;
-        Ok(Filter { program: Some(program.into()), traps: self.mode == Mode::Trap })
+        let program = compile(rules, action, facts).into();
+        Ok(Filter { program: Some(program), traps: self.mode == Mode::Trap })
     }
 }
 
@@ -156,14 +154,6 @@ pub enum JailError {
         action: &'static str,
         /// What the kernel said.
         source: io::Error,
-    },
-    /// A list is no filter: a bug in it.
-    #[error("the system calls of the role {role} make no filter")]
-    Compile {
-        /// Whose list.
-        role: Role,
-        /// What is wrong with it.
-        source: seccompiler::Error,
     },
 }
 

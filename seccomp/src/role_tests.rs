@@ -1,8 +1,8 @@
-#![allow(clippy::arithmetic_side_effects, reason = "tests")]
+#![allow(clippy::arithmetic_side_effects, clippy::indexing_slicing, reason = "tests")]
 
 use super::*;
 use crate::Jail;
-use crate::compile::tests::lets_through;
+use crate::compile::tests::{answer, lets_through};
 use std::collections::{BTreeMap, BTreeSet};
 
 fn calls(role: Role) -> BTreeSet<&'static str> {
@@ -43,6 +43,46 @@ fn the_compiled_lists_let_through_what_the_lists_name() {
         let program = filter.program().unwrap();
         let let_through: BTreeSet<_> = (0..1024).filter(|number| lets_through(program, *number)).collect();
         assert_eq!(let_through, named, "{role}");
+    }
+}
+
+const KICKS: u32 = 7;
+
+/// An argument of which the condition holds, or not; what it does not look at is set.
+fn argument(arg: &Arg, holds: bool) -> u64 {
+    let value = match arg.value {
+        Value::Number(number) => number,
+        Value::Kicks => KICKS,
+    };
+    let value = if holds { value } else { value ^ 1 << arg.mask.ilog2() };
+    u64::from(value | !arg.mask) | 0xffff_ffff << 32
+}
+
+#[test]
+fn each_condition_is_looked_at_and_nothing_else() {
+    for role in Role::ALL {
+        let filter = Jail::enforce().filter(role, KICKS.cast_signed()).unwrap();
+        let program = filter.program().unwrap();
+        for rule in role.rules() {
+            let arguments = |but: Option<&Arg>| {
+                let mut arguments = [u64::MAX; 6];
+                for arg in rule.when {
+                    arguments[usize::from(arg.index)] = argument(arg, Some(arg) != but);
+                }
+                arguments
+            };
+            let answer = |but| answer(program, rule.call.number, arguments(but));
+            assert_eq!(answer(None), libc::SECCOMP_RET_ALLOW, "{role}: {}", rule.call);
+            // One bit off is not what any alternative wants either: their numbers differ by more.
+            for arg in rule.when {
+                assert_eq!(
+                    answer(Some(arg)),
+                    libc::SECCOMP_RET_KILL_PROCESS,
+                    "{role}: {} {arg:?}",
+                    rule.call
+                );
+            }
+        }
     }
 }
 
