@@ -24,7 +24,9 @@ use support::program::program;
 
 /// As in `cargo xtask bench boot`.
 const QUIET: &str = "quiet loglevel=0 8250.nr_uarts=0 reboot=t panic=-1";
-const CONSOLE: &str = "console=ttyS0 reboot=t panic=-1";
+/// The serial port in memory, and at its ports.
+const CONSOLE: &str = "console=ttyS4 reboot=t panic=-1";
+const PORTS: &str = "console=ttyS0 reboot=t panic=-1";
 
 /// The last line but those of init's reset that a boot's log has.
 const LAST_LINE: &str = "Run /init as init process";
@@ -60,14 +62,26 @@ fn exits_of_a_quiet_boot() {
     within("user-space exits to PID 1, quiet", seen["user-exits"]);
 }
 
-#[test]
-fn exits_of_a_boot_with_its_log_on_the_serial_port() {
-    let seen = boot("count", CONSOLE);
+/// User-space exits of a boot that shows its whole log.
+fn exits_with_the_log(cmdline: &str) -> u64 {
+    let seen = boot("count", cmdline);
     let log = std::fs::read_to_string("/tmp/boot.out").unwrap();
-    for line in ["Linux version", "Run /init as init process"] {
+    for line in ["Linux version", LAST_LINE] {
         assert!(log.contains(line), "the log has no `{line}`:\n{log}");
     }
     let after = log.split(LAST_LINE).nth(1).unwrap();
-    assert!(after.contains("reboot"), "what comes last is not lost:\n{after}");
-    within("user-space exits to PID 1, the whole log on a serial console", seen["user-exits"]);
+    assert!(after.ends_with("reboot: machine restart\r\n"), "what comes last is not lost:\n{after}");
+    seen["user-exits"]
+}
+
+#[test]
+fn exits_of_a_boot_with_its_log_on_the_console() {
+    let exits = exits_with_the_log(CONSOLE);
+    within("user-space exits to PID 1, the whole log on a serial console (`ttyS4`)", exits);
+}
+
+#[test]
+fn exits_of_a_boot_with_its_log_at_the_ports() {
+    let exits = exits_with_the_log(PORTS);
+    within("user-space exits to PID 1, the whole log on a serial console at ports (`ttyS0`)", exits);
 }

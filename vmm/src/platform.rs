@@ -168,7 +168,8 @@ impl Platform {
     /// A vCPU's own write to the serial port, found at `address`.
     fn serial_write(&self, address: u64, offset: u8, value: u8) {
         let (_, ring) = &mut *self.settled();
-        let may_lag = self.serial.write(offset, value);
+        let is_watched = ring.as_ref().is_some_and(Ring::is_watched);
+        let may_lag = self.serial.write(offset, value, is_watched);
         if let Some(ring) = ring {
             if !may_lag {
                 ring.shut();
@@ -185,6 +186,7 @@ impl Platform {
     fn settled(&self) -> MutexGuard<'_, (IoApic<Routes>, Option<Ring>)> {
         let mut guard = self.ioapic.lock().unwrap_or_else(PoisonError::into_inner);
         let (apic, ring) = &mut *guard;
+        let is_watched = ring.as_ref().is_some_and(Ring::is_watched);
         // What this vCPU wrote before is among as many as there is room for; another may go on writing for ever.
         for _ in 0..Ring::PLACES {
             let Some(write) = ring.as_mut().and_then(Ring::take) else { break };
@@ -192,7 +194,7 @@ impl Platform {
             match (ioapic_offset(write.address), byte) {
                 // It can only have selected a register, which does not fail.
                 (Some(offset), _) => drop(apic.write(offset, write.data())),
-                (None, Some(byte)) => _ = self.serial.write(serial::TRANSMIT, *byte),
+                (None, Some(byte)) => _ = self.serial.write(serial::TRANSMIT, *byte, is_watched),
                 (None, None) => {}
             }
         }

@@ -39,10 +39,10 @@ pub fn leave_out(file: &mut [u8]) -> Result<()> {
     }
     let first = headers.iter().filter_map(|header| number(header, OFFSET, 8)).min().unwrap_or(0);
     let bytes = headers.concat();
-    if table + bytes.len() > first {
+    let (true, Ok(count)) = (table + bytes.len() <= first, u16::try_from(headers.len())) else {
         return Err(broken());
-    }
-    file[PHNUM..PHNUM + 2].copy_from_slice(&(headers.len() as u16).to_le_bytes());
+    };
+    file[PHNUM..PHNUM + 2].copy_from_slice(&count.to_le_bytes());
     file[table..table + bytes.len()].copy_from_slice(&bytes);
     Ok(())
 }

@@ -16,6 +16,9 @@ use crate::interrupt::{IrqLine, event};
 /// Above this many bytes of output, a vCPU waits for them to be taken.
 const OUTPUT_LIMIT: usize = 64 << 10;
 
+/// With so many, the console's thread is not to be waited for.
+const OUTPUT_ENOUGH: usize = 4 << 10;
+
 /// Whether vCPUs may wait here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Flow {
@@ -66,15 +69,17 @@ impl Port {
         value
     }
 
-    /// A register is written; whether what follows for it may come late ([`SerialPort::may_lag`]).
-    pub(crate) fn write(&self, offset: u8, value: u8) -> bool {
+    /// A register is written; whether what follows for it may come late ([`SerialPort::may_lag`]). The console's thread is
+    /// woken where that puts out the first byte, and `watched` does not say that it comes to look by itself.
+    pub(crate) fn write(&self, offset: u8, value: u8, watched: bool) -> bool {
         let mut state = self.lock();
-        let was_empty = state.uart.output_len() == 0;
+        let before = state.uart.output_len();
         state.uart.write(offset, value);
         self.unstall(&mut state);
+        let has_grown = state.uart.output_len() > before;
         if self.discard_output {
             state.uart.take_output(Vec::new());
-        } else if was_empty && state.uart.output_len() != 0 {
+        } else if has_grown && (before == OUTPUT_ENOUGH || before == 0 && !watched) {
             self.wake();
         }
         state.uart.may_lag()

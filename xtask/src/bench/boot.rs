@@ -34,13 +34,31 @@ struct Mode {
     name: &'static str,
     cmdline: &'static str,
     console: bool,
+    /// Peers have no such port.
+    ours_alone: bool,
 }
 
-/// The same words for all monitors: no serial port, and one that shows the whole log. The guest resets itself by a
-/// triple fault, which all of them know.
-const MODES: [Mode; 2] = [
-    Mode { name: "quiet", cmdline: "quiet loglevel=0 8250.nr_uarts=0 reboot=t panic=-1", console: false },
-    Mode { name: "serial console", cmdline: "console=ttyS0 reboot=t panic=-1", console: true },
+/// No serial port, and one that shows the whole log: at the ports that all monitors have, and in memory. The guest resets
+/// itself by a triple fault, which all of them know.
+const MODES: [Mode; 3] = [
+    Mode {
+        name: "quiet",
+        cmdline: "quiet loglevel=0 8250.nr_uarts=0 reboot=t panic=-1",
+        console: false,
+        ours_alone: false,
+    },
+    Mode {
+        name: "serial console",
+        cmdline: "console=ttyS0 reboot=t panic=-1",
+        console: true,
+        ours_alone: false,
+    },
+    Mode {
+        name: "serial console in memory",
+        cmdline: "console=ttyS4 reboot=t panic=-1",
+        console: true,
+        ours_alone: true,
+    },
 ];
 
 /// One monitor booting in one mode, and what was seen: by name, one value for each boot.
@@ -69,6 +87,7 @@ pub fn run(runs: usize, peers: &[Peer], results: &mut Results) -> Result<()> {
     let mut cases: Vec<_> = monitors
         .iter()
         .flat_map(|monitor| MODES.iter().map(move |mode| (monitor, mode)))
+        .filter(|(monitor, mode)| monitor.kind == Kind::Firecrest || !mode.ours_alone)
         .map(|(monitor, mode)| Case {
             monitor,
             mode,
