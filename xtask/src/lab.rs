@@ -67,6 +67,14 @@ pub struct Lab {
     pub stdin: bool,
     /// Where to keep the log of the lab's own kernel.
     pub log: Option<PathBuf>,
+    /// What is to count in the emulation.
+    pub plugin: Option<Plugin>,
+}
+
+/// A plugin of QEMU's, and the file that it is to write.
+pub struct Plugin {
+    pub library: PathBuf,
+    pub out: PathBuf,
 }
 
 impl Lab {
@@ -83,6 +91,7 @@ impl Lab {
             xsave: false,
             stdin: false,
             log: None,
+            plugin: None,
         }
     }
 
@@ -150,6 +159,9 @@ impl Lab {
             command.args(["-seed", "1"]); // What RDRAND gives.
         } else {
             command.args(["-accel", "tcg,thread=multi", "-smp", &self.cpus.to_string()]);
+        }
+        if let Some(Plugin { library, out }) = &self.plugin {
+            command.arg("-plugin").arg(format!("{},out={}", library.display(), out.display()));
         }
         command.args(["-m", &self.memory_mib.to_string()]);
         command.args(["-chardev", "stdio,id=program,signal=off", "-serial", "chardev:program"]);

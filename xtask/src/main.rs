@@ -29,6 +29,7 @@ mod libtest;
 mod machine;
 mod packages;
 mod process;
+mod profile;
 mod programs;
 mod rootfs;
 mod test;
@@ -49,7 +50,8 @@ Usage: cargo xtask COMMAND [OPTION...]
   kernel    build the guest kernel (vmlinux and bzImage)
   guest     build the guest's file systems, fetch or build the kernels, print their paths
   fuzz      build and run the fuzz targets
-  bench     measure start-up latency and I/O beside the ioctl floor and peers
+  bench     measure start-up, boot, memory, I/O, density and idling, beside peers
+  profile   tell where the instructions of a boot go, by function
 
 `cargo xtask COMMAND --help` says more. Guest kernels and other slow results are kept in $FIRECREST_CACHE, or else in
 ${XDG_CACHE_HOME:-~/.cache}/firecrest. Debian packages that are missing are installed when root, named otherwise.
@@ -84,6 +86,7 @@ fn dispatch() -> Result<u8> {
         "guest" => guest::command(parser),
         "fuzz" => fuzz::command(parser),
         "bench" => bench::command(parser),
+        "profile" => profile::command(parser),
         "help" => {
             print!("{HELP}");
             Ok(0)

@@ -41,12 +41,7 @@ struct Mode {
 /// No serial port, and one that shows the whole log: at the ports that all monitors have, and in memory. The guest resets
 /// itself by a triple fault, which all of them know.
 const MODES: [Mode; 3] = [
-    Mode {
-        name: "quiet",
-        cmdline: "quiet loglevel=0 8250.nr_uarts=0 reboot=t panic=-1",
-        console: false,
-        ours_alone: false,
-    },
+    Mode { name: "quiet", cmdline: boot_image::QUIET, console: false, ours_alone: false },
     Mode {
         name: "serial console",
         cmdline: "console=ttyS0 reboot=t panic=-1",
