@@ -5,7 +5,7 @@ use std::mem::{self, MaybeUninit};
 use std::os::fd::AsFd;
 use std::{error::Error, process, ptr, sync::Arc, thread, time::SystemTime};
 
-use firecrest_vmm::{Console, Exit, Jail, Kernel, Memory, Protocol, Timeline, Vm};
+use firecrest_vmm::{Console, Exit, HugePages, Jail, Kernel, Memory, Protocol, Timeline, Vm};
 use lexopt::prelude::*;
 
 use crate::devices;
@@ -18,7 +18,7 @@ pub fn run(args: &mut lexopt::Parser) -> Result<u8, Box<dyn Error>> {
     let (mut path, mut initrd, mut protocol) = (None, None, Protocol::Auto);
     let (mut cmdline, mut memory_mib, mut cpus) = ("console=ttyS0 panic=-1".into(), 128, 1);
     let mut builder = Vm::builder();
-    let mut timeline = None;
+    let (mut timeline, mut huge_pages) = (None, HugePages::HostPolicy);
     let (mut lock, mut disks, mut sockets) = (None, 0_u64, Vec::new());
     while let Some(arg) = args.next()? {
         match arg {
@@ -40,6 +40,7 @@ pub fn run(args: &mut lexopt::Parser) -> Result<u8, Box<dyn Error>> {
             Short('i') | Long("initrd") => initrd = Some(args.value()?),
             Short('c') | Long("cmdline") => cmdline = args.value()?,
             Short('m') | Long("memory") => memory_mib = args.value()?.parse()?,
+            Long("huge-pages") => huge_pages = HugePages::Transparent,
             Short('n') | Long("cpus") => cpus = args.value()?.parse()?,
             Short('p') | Long("protocol") => protocol = args.value()?.parse_with(by_name)?,
             Long("jail") => builder = builder.jail(args.value()?.parse_with(jail)?),
@@ -60,7 +61,8 @@ pub fn run(args: &mut lexopt::Parser) -> Result<u8, Box<dyn Error>> {
     if let Some((_, timeline)) = &timeline {
         builder = builder.timeline(timeline);
     }
-    let builder = builder.memory(Memory::mib(memory_mib)).vcpus(cpus).kernel(kernel);
+    let memory = Memory::mib(memory_mib).huge_pages(huge_pages);
+    let builder = builder.memory(memory).vcpus(cpus).kernel(kernel);
     let mut console = Console::to(io::stdout());
     // What comes from a terminal has to be looked at first.
     let is_terminal = io::stdin().is_terminal();

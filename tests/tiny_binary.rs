@@ -51,6 +51,28 @@ fn hello() {
 }
 
 #[test]
+fn huge_pages_are_asked_for_only_where_that_is_said() {
+    if host_has_no_huge_pages() {
+        println!(
+            "SKIPPED huge_pages_are_asked_for_only_where_that_is_said: this host has no transparent huge pages"
+        );
+        return;
+    }
+    for (options, asked) in [(&[][..], false), (&["--huge-pages"][..], true)] {
+        let (_file, mut command) = run("huge-pages", guests::spin());
+        let child = spinning(command.args(options));
+        let mappings = std::fs::read_to_string(format!("/proc/{}/smaps", child.0.id())).unwrap();
+        let flags = mappings.lines().filter(|line| line.starts_with("VmFlags:"));
+        let has = flags.filter(|line| line.split_whitespace().any(|flag| flag == "hg")).count();
+        assert_eq!(has, usize::from(asked), "{options:?}: {mappings}");
+    }
+}
+
+fn host_has_no_huge_pages() -> bool {
+    !std::path::Path::new("/sys/kernel/mm/transparent_hugepage/enabled").exists()
+}
+
+#[test]
 fn doctor() {
     let output = firecrest(&["doctor"]);
     let lines = text(&output.stdout);

@@ -34,25 +34,42 @@ struct Mode {
     name: &'static str,
     cmdline: &'static str,
     console: bool,
-    /// Peers have no such port.
+    /// Peers have no such port, or cannot ask for huge pages so.
     ours_alone: bool,
+    /// The monitor is told to ask for huge pages.
+    asks: bool,
+    /// Whom the host gives transparent huge pages: `always` is Debian's policy, `madvise` many others'.
+    huge_pages: &'static str,
 }
+
+const QUIET: Mode = Mode {
+    name: "quiet",
+    cmdline: boot_image::QUIET,
+    console: false,
+    ours_alone: false,
+    asks: false,
+    huge_pages: "always",
+};
 
 /// No serial port, and one that shows the whole log: at the ports that all monitors have, and in memory. The guest resets
 /// itself by a triple fault, which all of them know.
-const MODES: [Mode; 3] = [
-    Mode { name: "quiet", cmdline: boot_image::QUIET, console: false, ours_alone: false },
+const MODES: [Mode; 5] = [
+    QUIET,
+    Mode { name: "quiet, small pages", huge_pages: "madvise", ..QUIET },
     Mode {
-        name: "serial console",
-        cmdline: "console=ttyS0 reboot=t panic=-1",
-        console: true,
-        ours_alone: false,
+        name: "quiet, huge pages asked for",
+        huge_pages: "madvise",
+        asks: true,
+        ours_alone: true,
+        ..QUIET
     },
+    Mode { name: "serial console", cmdline: "console=ttyS0 reboot=t panic=-1", console: true, ..QUIET },
     Mode {
         name: "serial console in memory",
         cmdline: "console=ttyS4 reboot=t panic=-1",
         console: true,
         ours_alone: true,
+        ..QUIET
     },
 ];
 
@@ -160,7 +177,13 @@ fn boots(number: usize, case: &Case, runs: usize, kernel: &str, initrd: &str) ->
         Kind::Qemu => told.words.extend(["-L".into(), "/lab/qemu".into()]),
         _ => {}
     }
-    let mut text = format!("echo 'boot: case {number}'\n");
+    if case.mode.asks {
+        told.words.push("--huge-pages".into());
+    }
+    let mut text = format!(
+        "echo 'boot: case {number}'\necho {} >/sys/kernel/mm/transparent_hugepage/enabled\n",
+        case.mode.huge_pages
+    );
     if let Some(config) = told.config {
         text += &format!("cat >/tmp/config-{number} <<'END'\n{config}\nEND\n");
     }
@@ -296,7 +319,7 @@ mod tests {
         let monitor = Monitor { kind: Kind::Firecrest, name: "firecrest".into(), path: "/f".into() };
         let mut case = Case {
             monitor: &monitor,
-            mode: &MODES[1],
+            mode: &MODES[3],
             seen: BTreeMap::new(),
             phases: Vec::new(),
             errors: Vec::new(),
