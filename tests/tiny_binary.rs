@@ -16,6 +16,7 @@ use std::ffi::CStr;
 use std::io::{self, Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 use std::{env, ptr, thread};
@@ -51,6 +52,35 @@ fn hello() {
 }
 
 #[test]
+fn closed_standard_files_are_nobody_elses() {
+    for closed in [&[0][..], &[1], &[0, 1, 2]] {
+        let (_file, mut command) = run("closed-files", guests::spin());
+        command.stdout(Stdio::null());
+        // SAFETY: safe between fork and exec.
+        unsafe {
+            command.pre_exec(move || {
+                for fd in closed {
+                    libc::close(*fd);
+                }
+                Ok(())
+            })
+        };
+        let child = Started::new(&mut command);
+        // By the time there is a vCPU, everything is open.
+        let named =
+            |task: &Path| std::fs::read_to_string(task.join("comm")).is_ok_and(|name| name == "fc-vcpu0\n");
+        let tasks = format!("/proc/{}/task", child.0.id());
+        until("there is a vCPU", || {
+            std::fs::read_dir(&tasks).unwrap().any(|task| named(&task.unwrap().path()))
+        });
+        for fd in closed {
+            let file = std::fs::read_link(format!("/proc/{}/fd/{fd}", child.0.id())).unwrap();
+            assert_eq!(file, Path::new("/dev/null"), "{closed:?}");
+        }
+    }
+}
+
+#[test]
 fn huge_pages_are_asked_for_only_where_that_is_said() {
     if host_has_no_huge_pages() {
         println!(
@@ -69,7 +99,7 @@ fn huge_pages_are_asked_for_only_where_that_is_said() {
 }
 
 fn host_has_no_huge_pages() -> bool {
-    !std::path::Path::new("/sys/kernel/mm/transparent_hugepage/enabled").exists()
+    !Path::new("/sys/kernel/mm/transparent_hugepage/enabled").exists()
 }
 
 #[test]
