@@ -149,7 +149,7 @@ impl Builder {
         self
     }
 
-    /// Sets how accesses to the registers of virtio devices are served; [`RegisterAccess::Mapped`] unless set.
+    /// Sets how accesses to registers are served; [`RegisterAccess::Mapped`] unless set.
     #[must_use]
     pub fn register_access(mut self, access: RegisterAccess) -> Self {
         self.register_access = access;

@@ -22,12 +22,12 @@ use crate::kvm::KvmError;
 
 const _: () = assert!(layout::VIRTIO_MMIO_SIZE == REGISTERS_SIZE);
 
-/// How a guest's accesses to the registers of its virtio devices are served.
+/// How a guest's accesses to the registers of its virtio devices, of the serial port and of the IOAPIC are served.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RegisterAccess {
-    /// Reads find memory, and kicks and acknowledgements end in KVM: a driver at work causes no exit to user
-    /// space.
+    /// Reads find memory, and kicks, acknowledgements and bytes for the serial port end in KVM: a driver at work causes no
+    /// exit to user space.
     #[default]
     Mapped,
     /// Every access but kicks is an exit to user space. For comparison, and for looking at what a driver does.

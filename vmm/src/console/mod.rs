@@ -16,7 +16,8 @@ use crate::error::BuildError;
 pub(crate) use port::{Flow, Port};
 pub(crate) use worker::{THREAD_NAME, Worker};
 
-/// Where the guest's first serial port (16550A, `ttyS0`) leads.
+/// Where the guest's serial port (16550A) leads. To Linux it is `ttyS0`; with `console=ttyS4`, and the kernel that
+/// `cargo xtask kernel` builds, what is printed causes next to no exits.
 pub struct Console {
     output: Option<Box<dyn Write + Send>>,
     input: Option<OwnedFd>,
@@ -30,7 +31,8 @@ impl Console {
         Self { output: None, input: None, jailed: true }
     }
 
-    /// The guest's output goes to `output`, flushed whenever the guest has sent nothing more for the moment.
+    /// The guest's output goes to `output`, flushed whenever the guest has sent nothing more for the moment: at most 10 ms
+    /// after it has sent it, and all of it before the run is over.
     ///
     /// It is written to by a thread of the VM. An error of it is logged once, and what follows is discarded.
     /// [`Running::wait`](crate::Running::wait) and dropping the VM deliver all output first, so a writer that
