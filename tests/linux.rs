@@ -37,7 +37,12 @@ fn file(variable: &str) -> String {
 
 /// The kernel in the file that `variable` names, to do what `todo` says.
 fn kernel(variable: &str, todo: &str) -> Kernel {
-    let cmdline = format!("console=ttyS0 panic=-1 {todo}");
+    kernel_on("ttyS0", variable, todo)
+}
+
+/// The same with its console on this serial port.
+fn kernel_on(port: &str, variable: &str, todo: &str) -> Kernel {
+    let cmdline = format!("console={port} panic=-1 {todo}");
     Kernel::open(file(variable)).unwrap().cmdline(cmdline).initrd(file(INITRD)).unwrap()
 }
 
@@ -205,9 +210,19 @@ fn a_second_of_pause_leaves_the_clock_sane() {
 
 #[test]
 fn the_console_takes_input() {
-    let (builder, console) = machine(kernel(VMLINUX, "fc.do=echo"));
+    takes_input("ttyS0");
+}
+
+#[test]
+fn the_console_in_memory_takes_input() {
+    takes_input("ttyS4");
+}
+
+fn takes_input(port: &str) {
+    let (builder, console) = machine(kernel_on(port, VMLINUX, "fc.do=echo"));
     let running = builder.build().unwrap().start().unwrap();
     until("the guest's init", || console.text().contains("FC init"));
+    assert!(console.text().contains("Linux version"), "all of its log is there: {}", console.text());
     // Longer than the port's FIFO, so that some of it waits for the guest to read.
     let long = "0123456789".repeat(15);
     let mut input = running.console_input();

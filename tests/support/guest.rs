@@ -38,7 +38,7 @@ pub fn start_from(
     words: &str,
     rest: impl FnOnce(Builder) -> Builder,
 ) -> Guest {
-    let cmdline = format!("console=ttyS0 quiet panic=-1 root=/dev/vda {mode} fc.run={script}.sh {words}");
+    let cmdline = format!("console=ttyS4 quiet panic=-1 root=/dev/vda {mode} fc.run={script}.sh {words}");
     let console = Recorder::default();
     let builder = Vm::builder()
         .memory_mib(256)
