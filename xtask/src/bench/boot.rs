@@ -55,7 +55,7 @@ const QUIET: Mode = Mode {
 /// itself by a triple fault, which all of them know.
 const MODES: [Mode; 5] = [
     QUIET,
-    Mode { name: "quiet, small pages", huge_pages: "madvise", ..QUIET },
+    Mode { name: "quiet, huge pages for who asks", huge_pages: "madvise", ..QUIET },
     Mode {
         name: "quiet, huge pages asked for",
         huge_pages: "madvise",

@@ -42,15 +42,16 @@ pub fn run(runs: usize, peers: &[Peer], results: &mut Results) -> Result<()> {
     let firecrest = cargo::release_program()?;
     let work = work_directory()?;
     let floor = compile(&work, "floor", &["-O2", "-static", "benches/start/floor.c"])?;
-    let guest = tiny_guest(&work)?;
+    let (guest, off) = (tiny_guest(&work)?, guest(&work, "off")?);
     let floor = vec![floor.to_string_lossy().into_owned()];
     let mut contenders = vec![Contender { needed: true, ..contender("ioctl floor", floor, 0) }];
     for monitor in monitor::all(&firecrest, peers) {
-        contenders.push(contender_for(&monitor, &guest, &work)?);
+        let guest = if monitor.kind == Kind::CloudHypervisor { &off } else { &guest };
+        contenders.push(contender_for(&monitor, guest, &work)?);
         if monitor.is_ours() {
             // What the filters cost: the same without.
             let mut open =
-                contender_for(&Monitor { name: "firecrest --jail off".into(), ..monitor }, &guest, &work)?;
+                contender_for(&Monitor { name: "firecrest --jail off".into(), ..monitor }, guest, &work)?;
             open.words.extend(["--jail", "off"].map(str::to_owned));
             contenders.push(open);
         }
