@@ -4,9 +4,11 @@
 //! `testing::Bench`). What every thread needs for itself, and not as a device, is shown in `seccomp/tests/needed.rs`.
 
 use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use firecrest_seccomp::{Jail, Role};
+use vmm_sys_util::tempdir::TempDir;
 
 /// Names the role and the rule to leave out, in a process that is to end by that.
 const WITHOUT: &str = "FIRECREST_TEST_WITHOUT";
@@ -51,12 +53,21 @@ fn workload(role: Role, call: &str) -> &'static str {
     WORKLOADS.iter().find(fits).unwrap_or_else(|| panic!("{role}: {call} has no workload")).2
 }
 
+/// Where tests have their files: in memory, where the host has such a place, or where this process was told.
+pub(crate) fn directory() -> PathBuf {
+    let memory = Path::new("/dev/shm");
+    let is_told = std::env::var_os(WITHOUT).is_some();
+    if memory.is_dir() && !is_told { memory.to_owned() } else { std::env::temp_dir() }
+}
+
 /// Runs a test of this crate in a process of its own.
 fn run(test: &str, without: Option<String>) -> std::process::Output {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", test, "--nocapture"]).env_remove("RUST_BACKTRACE");
+    // A process that is killed leaves its files behind.
+    let left_behind = TempDir::new_in(&directory()).unwrap();
     if let Some(without) = without {
-        command.env(WITHOUT, without);
+        command.env(WITHOUT, without).env("TMPDIR", left_behind.as_path());
     }
     command.output().unwrap()
 }

@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -35,11 +35,9 @@ const OK: u8 = 0;
 const IO_ERROR: u8 = 1;
 const UNSUPPORTED: u8 = 2;
 
-/// A file of `len` bytes, all `0xaa`; in memory, where the host has such a place.
+/// A file of `len` bytes, all `0xaa`.
 fn image(len: usize) -> TempFile {
-    let shm = Path::new("/dev/shm");
-    let dir = if shm.is_dir() { shm.to_owned() } else { std::env::temp_dir() };
-    let file = TempFile::new_in(&dir).unwrap();
+    let file = TempFile::new_in(&crate::jail_tests::directory()).unwrap();
     file.as_file().write_all_at(&vec![0xaa; len], 0).unwrap();
     file
 }

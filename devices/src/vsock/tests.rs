@@ -33,7 +33,7 @@ struct Place {
 
 impl Place {
     fn new() -> Self {
-        Self { folder: TempDir::new_with_prefix("/tmp/firecrest-vsock-").unwrap() }
+        Self { folder: TempDir::new_in(&std::env::temp_dir()).unwrap() }
     }
 
     fn path(&self) -> PathBuf {
