@@ -15,6 +15,9 @@ pub const MEASURE: &str = "benches/boot/measure.sh";
 /// The command line of a boot that says nothing and ends by itself.
 pub const QUIET: &str = "quiet loglevel=0 8250.nr_uarts=0 reboot=t panic=-1";
 
+/// What is added to it for a monitor that starts its guest again when that resets itself: the word is for init.
+pub const POWER_OFF: &str = " poweroff";
+
 /// The archive's size, but for its headers.
 const SIZE: usize = 1 << 20;
 

@@ -8,9 +8,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use super::Peer;
 use super::monitor::{self, Guest, Kind, MEMORY_MIB, Monitor};
 use super::record::{Record, Results};
+use super::{Peer, wall};
 use crate::cache::Scratch;
 use crate::error::{Error, Result};
 use crate::lab::{Lab, words};
@@ -88,6 +88,7 @@ pub fn run(runs: usize, peers: &[Peer], results: &mut Results) -> Result<()> {
     let firecrest = cargo::release_program()?;
     let (kernel, initrd) = (kernel::ensure()?.vmlinux, boot_image::ensure()?);
     let monitors = monitor::all(&firecrest, peers);
+    wall::run(runs, &monitors, &kernel, &initrd, results)?;
     let scratch = Scratch::new("bench-boot")?;
     let script = scratch.path().join("boot.sh");
     let mut lab = Lab::new(&script);
@@ -160,8 +161,7 @@ fn bring(lab: &mut Lab, monitors: &[Monitor], results: &mut Results) -> Vec<Moni
 fn boots(number: usize, case: &Case, runs: usize, kernel: &str, initrd: &str) -> String {
     let mut cmdline = case.mode.cmdline.to_owned();
     if case.monitor.kind == Kind::CloudHypervisor {
-        // It starts its guest again when that resets itself: the word is for init.
-        cmdline += " poweroff";
+        cmdline += boot_image::POWER_OFF;
     }
     let guest = Guest {
         kernel,

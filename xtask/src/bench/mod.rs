@@ -12,9 +12,11 @@ mod memory;
 mod monitor;
 mod record;
 mod report;
+mod rounds;
 mod start;
 mod statistics;
 mod table;
+mod wall;
 
 use std::path::PathBuf;
 
@@ -32,7 +34,8 @@ Groups (all of them unless named):
   start    exec to the end of a guest whose first instructions end it: the ioctl floor (benches/start/floor.c), this
            program, its phases, QEMU's microvm machine where QEMU is installed, and peers given by path
   boot     exec to the first guest instruction and to PID 1 in the lab, in instructions of guest, monitor and KVM; exits to
-           user space and in all; without a serial port, with huge pages and small ones, and with the whole log on one
+           user space and in all; without a serial port, with huge pages and small ones, and with the whole log on
+           one; and by the clock, where the CPU virtualises
   memory   memory of the monitor besides its guest's (RSS, PSS), without devices and with three; the 100th identical microVM
   io       block, net and vsock at the speed of the machine, driven by a guest that polls (benches/guest): this program
            and Firecracker's binary where it is given; kicks and exits to user space of each operation. Frames need

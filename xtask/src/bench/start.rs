@@ -1,40 +1,22 @@
 //! The start benchmark: from exec to the end of a guest that ends with its first instructions.
 //!
-//! All contenders run in turn, round after round, so that a machine that slows down slows all of them down.
 //! Measured is the whole process, from before it is spawned to after it is reaped: what a caller waits for. Where this
 //! program's own part of it goes, its timeline says, in runs of their own.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::SystemTime;
 
 use super::monitor::{Guest, Kind, MEMORY_MIB, Monitor};
 use super::record::{Record, Results};
+use super::rounds::{self, Contender, Measured, WARM_UP};
 use super::statistics::median;
 use super::{Peer, monitor};
 use crate::error::{Error, Result};
 use crate::{cargo, process};
 
-/// Rounds that are not counted, first.
-const WARM_UP: usize = 3;
-
-/// Longer than any monitor takes to start, even on a busy machine.
-const LIMIT: Duration = Duration::from_secs(10);
-
 const NAME: &str = "exec to the end of a guest that ends at once";
-
-/// One program to be measured.
-struct Contender {
-    name: String,
-    words: Vec<String>,
-    /// The exit code by which it says that the guest ran and ended.
-    code: i32,
-    times: Vec<f64>,
-    failure: Option<String>,
-    /// Without its figure there is no benchmark.
-    needed: bool,
-}
 
 /// Measures all contenders.
 pub fn run(runs: usize, peers: &[Peer], results: &mut Results) -> Result<()> {
@@ -44,7 +26,7 @@ pub fn run(runs: usize, peers: &[Peer], results: &mut Results) -> Result<()> {
     let floor = compile(&work, "floor", &["-O2", "-static", "benches/start/floor.c"])?;
     let (guest, off) = (tiny_guest(&work)?, guest(&work, "off")?);
     let floor = vec![floor.to_string_lossy().into_owned()];
-    let mut contenders = vec![Contender { needed: true, ..contender("ioctl floor", floor, 0) }];
+    let mut contenders = vec![Contender::new("ioctl floor", floor, 0).needed(true)];
     for monitor in monitor::all(&firecrest, peers) {
         let guest = if monitor.kind == Kind::CloudHypervisor { &off } else { &guest };
         contenders.push(contender_for(&monitor, guest, &work)?);
@@ -56,26 +38,13 @@ pub fn run(runs: usize, peers: &[Peer], results: &mut Results) -> Result<()> {
             contenders.push(open);
         }
     }
-    println!("xtask: bench: {runs} rounds of {} programs", contenders.len());
-    for round in 0..runs + WARM_UP {
-        for contender in contenders.iter_mut().filter(|contender| contender.failure.is_none()) {
-            measure(contender, round >= WARM_UP);
-        }
-    }
     let conditions = format!("whole process, {MEMORY_MIB} MiB, 1 vCPU, benches/start/tiny.S");
-    for contender in &contenders {
-        match &contender.failure {
-            None => results.push(
-                Record::of("start", NAME, &contender.name, "ms", &contender.times).conditions(&conditions),
-            ),
-            Some(failure) if contender.needed => {
-                return Err(Error::new(format!("{} did not run the guest: {failure}", contender.name)));
-            }
-            Some(failure) => {
-                results.remark(format!("start: {} did not run the guest: {failure}", contender.name));
-            }
-        }
-    }
+    rounds::run(
+        &mut contenders,
+        runs,
+        &Measured { group: "start", name: NAME, conditions: &conditions },
+        results,
+    )?;
     phases(&firecrest, &guest, runs, &conditions, results)
 }
 
@@ -102,39 +71,6 @@ pub fn work_directory() -> Result<PathBuf> {
     Ok(work)
 }
 
-fn contender(name: &str, words: Vec<String>, code: i32) -> Contender {
-    Contender { name: name.to_owned(), words, code, times: Vec::new(), failure: None, needed: false }
-}
-
-fn command(words: &[String]) -> Command {
-    let mut command = Command::new(words.first().map_or("", String::as_str));
-    command.args(words.iter().skip(1)).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    command
-}
-
-fn measure(contender: &mut Contender, counted: bool) {
-    let from = Instant::now();
-    let ended = process::spawn(&mut command(&contender.words)).and_then(|mut child| {
-        // Waiting with a limit looks again every so often; a program that has ended by itself during the
-        // warm-up is waited for without one.
-        if !counted {
-            return process::wait_limited(&mut child, LIMIT);
-        }
-        child.wait().map(Some).map_err(|error| Error::new(format!("cannot wait for a child: {error}")))
-    });
-    let seconds = from.elapsed().as_secs_f64();
-    match ended {
-        Ok(Some(status)) if status.code() == Some(contender.code) => {
-            if counted {
-                contender.times.push(seconds * 1e3);
-            }
-        }
-        Ok(Some(status)) => contender.failure = Some(format!("{status}, not code {}", contender.code)),
-        Ok(None) => contender.failure = Some(format!("not ended after {} s", LIMIT.as_secs())),
-        Err(error) => contender.failure = Some(error.to_string()),
-    }
-}
-
 /// Compiles a C or assembly source of this repository.
 pub fn compile(work: &Path, name: &str, args: &[&str]) -> Result<PathBuf> {
     let output = work.join(name);
@@ -157,10 +93,9 @@ fn contender_for(monitor: &Monitor, guest: &Path, work: &Path) -> Result<Contend
         // What the guest writes to this port, doubled, and one, is QEMU's exit code: of 0xfe, in a byte, that is this.
         let exit = ["-device", "isa-debug-exit,iobase=0xf4,iosize=1"].map(str::to_owned);
         told.words.extend(exit);
-        return Ok(contender(&monitor.name, told.words, 0xfd));
+        return Ok(Contender::new(&monitor.name, told.words, 0xfd));
     }
-    let needed = monitor.is_ours();
-    Ok(Contender { needed, ..contender(&monitor.name, told.words, monitor.code_of_reset()) })
+    Ok(Contender::new(&monitor.name, told.words, monitor.code_of_reset()).needed(monitor.is_ours()))
 }
 
 /// Where a start of this program goes, by its own timeline, in as many runs.
