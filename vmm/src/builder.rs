@@ -17,7 +17,7 @@ use firecrest_devices::virtio::Device;
 use firecrest_devices::vsock::Vsock;
 use firecrest_seccomp::Jail;
 use kvm_bindings::{KVM_CAP_SPLIT_IRQCHIP, kvm_enable_cap, kvm_userspace_memory_region};
-use kvm_ioctls::{Cap, Kvm, VcpuFd, VmFd};
+use kvm_ioctls::{Kvm, VcpuFd, VmFd};
 
 use crate::coalesced::Ring;
 use crate::console::{Console, Port};
@@ -242,7 +242,7 @@ impl Builder {
         let shared = Arc::new(Shared::new(lifecycle, Arc::clone(&serial), usize::from(vcpus)));
         let vcpus: Vec<_> = create_vcpus(&kvm, &fd, vcpus, &plan, self.kick_signal)?.collect();
         let ring = match vcpus.first() {
-            Some((_, vcpu)) if is_mapped && kvm.check_extension(Cap::CoalescedMmio) => {
+            Some((_, vcpu)) if is_mapped && Ring::is_offered(&kvm) => {
                 Some(Ring::new(&fd, vcpu, &kept_registers())?)
             }
             _ => None,

@@ -32,9 +32,10 @@ use std::time::Duration;
 use kvm_bindings::{
     KVM_COALESCED_MMIO_PAGE_OFFSET, kvm_coalesced_mmio as Entry, kvm_coalesced_mmio_ring as Head,
 };
-use kvm_ioctls::{IoEventAddress, VcpuFd, VmFd};
+use kvm_ioctls::{Cap, IoEventAddress, Kvm, VcpuFd, VmFd};
 
 use crate::kvm::KvmError;
+use crate::x86_64::SINCE_5_10;
 
 /// For how long a write is kept at most.
 pub(crate) const PATIENCE: Duration = Duration::from_millis(10);
@@ -82,6 +83,12 @@ unsafe impl Send for Ring {}
 impl Ring {
     /// As many writes as are kept at most.
     pub(crate) const PLACES: u32 = END;
+
+    /// Whether this KVM has such a ring, and checks `last` before it writes there, as Linux does since 5.4
+    /// (CVE-2019-14821): one that does not is never to see a `last` beyond the ring.
+    pub(crate) fn is_offered(kvm: &Kvm) -> bool {
+        kvm.check_extension(Cap::CoalescedMmio) && kvm.check_extension(SINCE_5_10)
+    }
 
     /// Maps the ring of the VM that `vcpu` is one of, for writes to registers of these sizes.
     pub(crate) fn new(

@@ -15,3 +15,6 @@ pub(crate) fn ticks() -> u64 {
     // SAFETY: the instruction is part of x86-64, and reads a counter.
     unsafe { std::arch::x86_64::_rdtsc() }
 }
+
+/// What KVM has had since Linux 5.10, whatever the CPU: who needs a kernel's later behaviour asks for this.
+pub(crate) const SINCE_5_10: kvm_ioctls::Cap = kvm_ioctls::Cap::X86UserSpaceMsr;

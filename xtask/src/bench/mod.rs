@@ -34,7 +34,7 @@ Groups (all of them unless named):
   start    exec to the end of a guest whose first instructions end it: the ioctl floor (benches/start/floor.c), this
            program, its phases, QEMU's microvm machine where QEMU is installed, and peers given by path
   boot     exec to the first guest instruction and to PID 1 in the lab, in instructions of guest, monitor and KVM; exits to
-           user space and in all; without a serial port, with huge pages and small ones, and with the whole log on
+           user space and in all; without a serial port, under either policy of huge pages, and with the whole log on
            one; and by the clock, where the CPU virtualises
   memory   memory of the monitor besides its guest's (RSS, PSS), without devices and with three; the 100th identical microVM
   io       block, net and vsock at the speed of the machine, driven by a guest that polls (benches/guest): this program
