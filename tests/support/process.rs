@@ -73,10 +73,11 @@ impl Held {
 
     /// Asserts that the process is back to this.
     ///
-    /// A thread that has been joined stays in `/proc` for a moment, therefore the second looks.
+    /// A thread that has been joined stays in `/proc` for a moment, which is long where the machine is busy: therefore the
+    /// second looks.
     pub fn assert_back(&self, after: &str) {
         let mut now = Self::now();
-        for _ in 0..1000 {
+        for _ in 0..5000 {
             if now == *self {
                 return;
             }
