@@ -51,13 +51,10 @@ impl Live {
         devices: &[String],
         namespace: Option<&str>,
     ) -> Result<Self> {
-        let (kernel, config) = (guest.to_string_lossy(), work.join("live.json"));
+        let kernel = guest.to_string_lossy();
         let guest =
             Guest { kernel: &kernel, initrd: None, cmdline: "none", console: true, memory_mib: MEMORY_MIB };
-        let told = monitor.words(&guest, &config.to_string_lossy());
-        if let Some(text) = told.config {
-            fs::write(&config, text).map_err(|error| Error::io("write", &config, &error))?;
-        }
+        let words = monitor.words_here(&guest, work)?;
         let mut command = match namespace {
             // It becomes what it starts.
             Some(namespace) => {
@@ -67,7 +64,7 @@ impl Live {
             }
             None => Command::new(&monitor.path),
         };
-        command.args(told.words.iter().skip(1)).args(devices);
+        command.args(words.iter().skip(1)).args(devices);
         // A pipe that stays open: not a terminal, and not the end of the input, to which a monitor may react.
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut live = Self(process::spawn(&mut command)?);

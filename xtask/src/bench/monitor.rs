@@ -1,9 +1,11 @@
 //! The monitors that boot a kernel, and how each is told to: the same kernel, initrd and command line for all.
 
+use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use super::Peer;
+use crate::error::{Error, Result};
 
 /// Guest memory unless something else is said, in MiB.
 pub const MEMORY_MIB: u32 = 128;
@@ -71,6 +73,16 @@ impl Monitor {
     /// The exit code by which it says that a guest has reset itself.
     pub fn code_of_reset(&self) -> i32 {
         if self.kind == Kind::Firecrest { 16 } else { 0 }
+    }
+
+    /// The command that boots a guest on this machine, with the configuration file it needs put in `work`.
+    pub fn words_here(&self, guest: &Guest, work: &Path) -> Result<Vec<String>> {
+        let config = work.join(format!("{}.json", self.name));
+        let told = self.words(guest, &config.to_string_lossy());
+        if let Some(text) = told.config {
+            fs::write(&config, text).map_err(|error| Error::io("write", &config, &error))?;
+        }
+        Ok(told.words)
     }
 
     /// The command that boots a guest; where it needs a configuration file, that is at `config`.

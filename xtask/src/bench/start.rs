@@ -84,18 +84,14 @@ fn contender_for(monitor: &Monitor, guest: &Path, work: &Path) -> Result<Contend
     let kernel = guest.to_string_lossy();
     let guest =
         Guest { kernel: &kernel, initrd: None, cmdline: "none", console: false, memory_mib: MEMORY_MIB };
-    let config = work.join("firecracker.json");
-    let mut told = monitor.words(&guest, &config.to_string_lossy());
-    if let Some(text) = told.config {
-        fs::write(&config, text).map_err(|error| Error::io("write", &config, &error))?;
-    }
+    let mut words = monitor.words_here(&guest, work)?;
     if monitor.kind == Kind::Qemu {
         // What the guest writes to this port, doubled, and one, is QEMU's exit code: of 0xfe, in a byte, that is this.
         let exit = ["-device", "isa-debug-exit,iobase=0xf4,iosize=1"].map(str::to_owned);
-        told.words.extend(exit);
-        return Ok(Contender::new(&monitor.name, told.words, 0xfd));
+        words.extend(exit);
+        return Ok(Contender::new(&monitor.name, words, 0xfd));
     }
-    Ok(Contender::new(&monitor.name, told.words, monitor.code_of_reset()).needed(monitor.is_ours()))
+    Ok(Contender::new(&monitor.name, words, monitor.code_of_reset()).needed(monitor.is_ours()))
 }
 
 /// Where a start of this program goes, by its own timeline, in as many runs.

@@ -1,7 +1,6 @@
 //! How long a boot takes by the clock on the wall: from exec to the end of a guest whose PID 1 ends it at once, where the CPU
 //! virtualises. Elsewhere an emulated guest has no time that would say anything, and the lab counts instead.
 
-use std::fs;
 use std::path::Path;
 
 use super::monitor::{Guest, Kind, MEMORY_MIB, Monitor};
@@ -9,7 +8,7 @@ use super::record::Results;
 use super::rounds::{self, Contender, Measured};
 use crate::boot_image;
 use crate::cache::Scratch;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::machine::Kvm;
 
 const NAME: &str = "exec to the end of a guest whose PID 1 ends it";
@@ -56,10 +55,6 @@ fn contender(monitor: &Monitor, kernel: &Path, initrd: &Path, work: &Path) -> Re
         console: false,
         memory_mib: MEMORY_MIB,
     };
-    let config = work.join(format!("{}.json", monitor.name));
-    let told = monitor.words(&guest, &config.to_string_lossy());
-    if let Some(text) = told.config {
-        fs::write(&config, text).map_err(|error| Error::io("write", &config, &error))?;
-    }
-    Ok(Contender::new(&monitor.name, told.words, monitor.code_of_reset()).needed(monitor.is_ours()))
+    let words = monitor.words_here(&guest, work)?;
+    Ok(Contender::new(&monitor.name, words, monitor.code_of_reset()).needed(monitor.is_ours()))
 }
